@@ -1,0 +1,1 @@
+//! The TOML files as written.

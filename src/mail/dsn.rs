@@ -1,0 +1,1 @@
+//! Writing delivery status notifications (RFC 3464).

@@ -1,0 +1,1 @@
+//! Header fields of a message: finding them, reading From, adding what is missing.

@@ -1,0 +1,20 @@
+//! The words of mail: addresses, envelopes, queue ids, statuses, header fields, reports.
+//!
+//! Values only. Nothing here reads a clock, a socket or a disk, and nothing here
+//! knows how a word is quoted in a configuration file or on the control socket.
+
+pub mod address;
+pub mod dsn;
+pub mod envelope;
+pub mod header;
+pub mod queue_id;
+pub mod status;
+pub mod text;
+
+pub use address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
+pub use envelope::{
+    Body, Diagnostic, Envelope, Hold, HoldReason, Mailing, Notify, Origin, Recipient,
+    RecipientStatus, Ret, Rule, Stage, State,
+};
+pub use queue_id::QueueId;
+pub use status::EnhancedStatus;

@@ -1,1 +1,5 @@
 //! (relay)
+
+pub mod attempt;
+
+pub use attempt::{Attempt, Delivery, RelayError, Severity};

@@ -1,1 +1,5 @@
 //! (smtp)
+
+pub mod reply;
+
+pub use reply::Reply;

@@ -1,0 +1,243 @@
+//! What came of handing a message to a relay: values only, their meaning is decided
+//! by [`outcome`](crate::outcome).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::mail::Stage;
+use crate::smtp::Reply;
+
+/// What one transaction, or the attempt to start one, came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// One for each recipient of the job.
+    pub attempts: Vec<Attempt>,
+    /// Octets of content were sent: the transaction counts against the limits.
+    pub content_sent: bool,
+    /// When the reply to the final dot (or last BDAT) came.
+    pub final_reply_at: Option<Timestamp>,
+    /// The host that was spoken to, `name [address]:port`; empty when none was reached.
+    pub server: String,
+    /// The final dot was sent and no reply to it was understood.
+    pub in_doubt: bool,
+    /// The relay offers DSN, so that NOTIFY, RET, ENVID and ORCPT were passed on and
+    /// reports of success are its business (RFC 3461 section 5.2.1).
+    pub dsn_passed_on: bool,
+}
+
+/// One recipient, one try.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// The recipient's place in the envelope.
+    pub recipient: usize,
+    /// The reply that took it (2yz to the final dot), or why it was not taken.
+    pub result: Result<Reply, RelayError>,
+    /// Where in the dialogue it was decided.
+    pub stage: Stage,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// How long the transaction took until then.
+    pub took: Duration,
+}
+
+impl Attempt {
+    /// Whether the relay may have taken the message although it did not say so.
+    pub fn in_doubt(&self) -> bool {
+        self.stage == Stage::FinalDot
+            && matches!(
+                self.result,
+                Err(RelayError::Garbage { .. }
+                    | RelayError::Silent { .. }
+                    | RelayError::Closed { .. })
+            )
+    }
+}
+
+/// Why a relay did not take a recipient.
+///
+/// Words of others in it are already shortened and printable.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RelayError {
+    /// The name has no server: it does not exist, has no address, or says that it takes
+    /// no mail (RFC 7505).
+    #[error("no server for {name}: {detail}")]
+    NoServer {
+        /// What was looked up.
+        name: String,
+        /// What DNS said.
+        detail: String,
+    },
+    /// DNS did not answer.
+    #[error("cannot look up {name}: {detail}")]
+    Dns {
+        /// What was looked up.
+        name: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// No TCP connection to any server.
+    #[error("cannot connect to {server}: {detail}")]
+    Connect {
+        /// Whom.
+        server: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// TLS could not be agreed, or the certificate is not the right one.
+    #[error("no TLS with {server}: {detail}")]
+    Tls {
+        /// With whom.
+        server: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// The relay answered 4yz or 5yz.
+    #[error("refused at {}: {} {}", stage.name(), reply.code, reply.text())]
+    Refused {
+        /// At which point.
+        stage: Stage,
+        /// With which words.
+        reply: Reply,
+    },
+    /// What came is no SMTP reply, or one that cannot stand there.
+    #[error("not an SMTP reply at {}: {said}", stage.name())]
+    Garbage {
+        /// At which point.
+        stage: Stage,
+        /// What came, or what is wrong with it.
+        said: String,
+    },
+    /// Nothing came within the time limit.
+    #[error("no reply at {} within {} s", stage.name(), after.as_secs())]
+    Silent {
+        /// At which point.
+        stage: Stage,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The connection was lost.
+    #[error("connection lost at {}: {detail}", stage.name())]
+    Closed {
+        /// At which point.
+        stage: Stage,
+        /// What the system said.
+        detail: String,
+    },
+    /// The message needs an extension that the relay does not offer.
+    #[error("the relay does not offer {what}")]
+    Unsupported {
+        /// `8BITMIME` or `SMTPUTF8`.
+        what: &'static str,
+    },
+    /// The message is larger than what the relay announces (RFC 1870).
+    #[error("{size_bytes} octets are more than the {limit_bytes} that the relay takes")]
+    TooLarge {
+        /// What SIZE would have declared.
+        size_bytes: u64,
+        /// What EHLO announced.
+        limit_bytes: u64,
+    },
+    /// There is a password and no TLS to send it under.
+    #[error("{server} offers no TLS, and the password is not sent in clear")]
+    NoSecureLogin {
+        /// Who.
+        server: String,
+    },
+    /// There is a login and the relay offers no mechanism that we could use for it.
+    #[error("no usable login mechanism; the relay offers: {offered}")]
+    AuthUnavailable {
+        /// The relay's AUTH keywords, or `none`.
+        offered: String,
+    },
+    /// Our own side failed: the content could not be read, or the spool not be written.
+    #[error("our own trouble: {detail}")]
+    Ours {
+        /// What went wrong.
+        detail: String,
+    },
+    /// We stopped before the final dot.
+    #[error("stopped before it was sent")]
+    Cancelled,
+}
+
+/// Whom a failed attempt is about, as far as the error's kind tells; a refusal's words
+/// may tell more ([`classify`](crate::outcome)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The relay as a whole: nothing was said about this message.
+    Relay,
+    /// The same attempt may go better later.
+    Transient,
+    /// It will not.
+    Permanent,
+    /// Nothing was tried: our own trouble, or we were stopping.
+    Untried,
+}
+
+impl RelayError {
+    /// Whom it is about, and whether the same attempt can go better later.
+    ///
+    /// Before MAIL nothing was said about any message, so whatever goes wrong there is
+    /// the relay's own trouble. After it, anything but a clear "never" is transient: a
+    /// wrong retry costs a connection, a wrong bounce costs a message.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::NoServer { .. }
+            | Self::Dns { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::NoSecureLogin { .. }
+            | Self::AuthUnavailable { .. } => Severity::Relay,
+            Self::Refused { stage, .. }
+            | Self::Garbage { stage, .. }
+            | Self::Silent { stage, .. }
+            | Self::Closed { stage, .. }
+                if *stage < Stage::Mail =>
+            {
+                Severity::Relay
+            }
+            Self::Refused { reply, .. } if reply.is_permanent() => Severity::Permanent,
+            Self::Unsupported { .. } | Self::TooLarge { .. } => Severity::Permanent,
+            Self::Refused { .. }
+            | Self::Garbage { .. }
+            | Self::Silent { .. }
+            | Self::Closed { .. } => Severity::Transient,
+            Self::Ours { .. } | Self::Cancelled => Severity::Untried,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(stage: Stage, code: u16) -> RelayError {
+        RelayError::Refused {
+            stage,
+            reply: Reply {
+                code,
+                enhanced: None,
+                lines: vec!["no".into()],
+            },
+        }
+    }
+
+    #[test]
+    fn only_a_clear_never_is_permanent() {
+        assert_eq!(
+            refused(Stage::Recipient, 550).severity(),
+            Severity::Permanent
+        );
+        assert_eq!(
+            refused(Stage::Recipient, 450).severity(),
+            Severity::Transient
+        );
+        assert_eq!(
+            refused(Stage::Recipient, 354).severity(),
+            Severity::Transient
+        );
+        assert_eq!(refused(Stage::Auth, 535).severity(), Severity::Relay);
+        assert_eq!(refused(Stage::Greeting, 554).severity(), Severity::Relay);
+    }
+}

@@ -1,1 +1,5 @@
-//! (daemon)
+//! The daemon: wires all the other modules together, and nothing else does.
+
+pub mod lifecycle;
+pub mod log;
+pub mod sockets;

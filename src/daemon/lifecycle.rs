@@ -1,0 +1,102 @@
+//! Starting tasks and stopping them in order.
+//!
+//! Stopping has three steps, each of which waits for the one before: nothing new comes
+//! in, what is on its way out finishes, the rest closes. A program that is killed at any
+//! point of this must be equally safe; stopping in order only spares the peers a retry.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// How far stopping has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Mail comes in and goes out.
+    Running,
+    /// Listeners are closed, idle clients are told 421, nothing new leaves.
+    Draining,
+    /// Whatever still runs is cut off.
+    Stopped,
+}
+
+/// Starts tasks and knows when they have ended.
+///
+/// The tasks of one half of the program share one `Lifecycle`, so that stopping can wait
+/// for that half alone.
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    tasks: TaskTracker,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            phase: watch::Sender::new(Phase::Running),
+            tasks: TaskTracker::new(),
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Starts a task that stopping waits for.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// What to watch to learn that it is time to stop.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Resolves when stopping has come to `phase` or further.
+    pub async fn reached(&self, phase: Phase) {
+        let mut now = self.phase.subscribe();
+        // The sender lives in self: the channel cannot close while we wait.
+        let _ = now.wait_for(|it| *it >= phase).await;
+    }
+
+    /// Asks the tasks to finish, waits `patience`, then cuts off what still runs.
+    ///
+    /// Returns whether everything ended by itself.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        self.phase.send_if_modified(|it| {
+            let earlier = *it < Phase::Draining;
+            *it = (*it).max(Phase::Draining);
+            earlier
+        });
+        self.tasks.close();
+        let ended = tokio::time::timeout(patience, self.tasks.wait())
+            .await
+            .is_ok();
+        self.phase.send_replace(Phase::Stopped);
+        if !ended {
+            // Tasks look at the phase at every wait: what they were waiting for is over.
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_waits_for_what_finishes_and_cuts_off_what_does_not() {
+        let quick = Lifecycle::default();
+        let phase = quick.clone();
+        quick.spawn(async move { phase.reached(Phase::Draining).await });
+        assert!(quick.stop(Duration::from_secs(10)).await);
+
+        let stubborn = Lifecycle::default();
+        let phase = stubborn.clone();
+        stubborn.spawn(async move { phase.reached(Phase::Stopped).await });
+        assert!(!stubborn.stop(Duration::from_secs(10)).await);
+    }
+}

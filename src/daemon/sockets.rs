@@ -1,0 +1,170 @@
+//! Listening sockets: bound by us, or handed over by systemd.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 1024;
+
+/// Sockets that systemd handed over, not yet matched to a listener.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// TCP sockets with the address they are bound to.
+    pub tcp: Vec<(SocketAddr, TcpListener)>,
+    /// The control socket.
+    pub control: Option<UnixListener>,
+}
+
+/// Why a socket is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Binding failed.
+    #[error("cannot listen on {address}: {source}{}", remedy(.source))]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// systemd handed over a socket that no `[[listen]]` names.
+    #[error(
+        "systemd handed over a socket bound to {address}, but no [[listen]] has that address: \
+         add one, so that it is known who may send through it, or remove it from penstock.socket"
+    )]
+    Unknown {
+        /// What it is bound to.
+        address: SocketAddr,
+    },
+    /// A descriptor that cannot be used.
+    #[error(
+        "systemd handed over descriptor {number}, which is neither a listening TCP socket nor a Unix socket: {source}"
+    )]
+    Descriptor {
+        /// Which, counted from 0.
+        number: usize,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: stop it, or choose another port in [[listen]]"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need penstock.socket, or AmbientCapabilities=CAP_NET_BIND_SERVICE in penstock.service"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        _ => "",
+    }
+}
+
+impl Inherited {
+    /// Takes over what `LISTEN_FDS` announces; empty when started by hand.
+    pub fn from_systemd() -> Result<Self, SocketError> {
+        let mut descriptors = ListenFd::from_env();
+        let mut inherited = Self::default();
+        for number in 0..descriptors.len() {
+            if let Ok(Some(unix)) = descriptors.take_unix_listener(number) {
+                inherited.control = Some(unix);
+                continue;
+            }
+            let taken = descriptors
+                .take_tcp_listener(number)
+                .and_then(|it| it.ok_or_else(|| io::Error::other("it was taken already")))
+                .and_then(|listener| Ok((listener.local_addr()?, listener)));
+            match taken {
+                Ok((address, listener)) => inherited.tcp.push((address, listener)),
+                Err(source) => return Err(SocketError::Descriptor { number, source }),
+            }
+        }
+        Ok(inherited)
+    }
+
+    /// The inherited socket with this address, else one that we bind.
+    pub fn take_or_bind(&mut self, address: SocketAddr) -> Result<TcpListener, SocketError> {
+        match self.tcp.iter().position(|(bound, _)| *bound == address) {
+            Some(place) => Ok(self.tcp.swap_remove(place).1),
+            None => bind(address).map_err(|source| SocketError::Bind { address, source }),
+        }
+    }
+
+    /// Refuses what is left: a socket that nobody configured could be an open relay.
+    pub fn finish(self) -> Result<(), SocketError> {
+        match self.tcp.first() {
+            Some((address, _)) => Err(SocketError::Unknown { address: *address }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A listening socket; `[::]` takes IPv6 only, so that it can stand beside `0.0.0.0`.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inherited_socket_is_used_for_the_listener_with_its_address() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound.local_addr().unwrap();
+        let mut inherited = Inherited {
+            tcp: vec![(address, bound)],
+            control: None,
+        };
+        assert_eq!(
+            inherited
+                .take_or_bind(address)
+                .unwrap()
+                .local_addr()
+                .unwrap(),
+            address
+        );
+        inherited.finish().unwrap();
+    }
+
+    #[test]
+    fn an_inherited_socket_that_nobody_configured_is_refused() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound.local_addr().unwrap();
+        let inherited = Inherited {
+            tcp: vec![(address, bound)],
+            control: None,
+        };
+        assert!(matches!(
+            inherited.finish(),
+            Err(SocketError::Unknown { .. })
+        ));
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_remedy() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound.local_addr().unwrap();
+        let error = Inherited::default()
+            .take_or_bind(address)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("another program listens there"), "{error}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Relays, their limits, and who is sent to which.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A relay and how it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Its name.
+    pub relay: String,
+    /// Its servers as configured, in order; empty when it is no longer configured.
+    pub servers: Vec<String>,
+    /// How it is.
+    pub state: RelayState,
+    /// Why it is not active, in its own words or an administrator's; none: it is active.
+    pub reason: Option<String>,
+    /// What to do about that.
+    pub remedy: Option<String>,
+    /// Who paused it: an administrator's name, or `penstock`.
+    pub by: Option<String>,
+    /// Since when it is as it is.
+    pub since: Option<Timestamp>,
+    /// When it is tried again by itself.
+    pub next_probe: Option<Timestamp>,
+    /// The user name at the relay; none: no login.
+    pub username: Option<String>,
+    /// The relay account's own address.
+    pub sender: Option<String>,
+    /// `implicit`, `required`, `opportunistic` or `off`, of its first server.
+    pub tls: Option<String>,
+    /// The preset of its limits.
+    pub preset: Option<String>,
+    /// It takes the mail of a From that matches nobody.
+    pub default: bool,
+    /// Open connections.
+    pub connections: u64,
+    /// Messages for it that are not held.
+    pub waiting: u64,
+    /// Octets of those.
+    pub waiting_bytes: u64,
+    /// Messages for it that are held.
+    pub held: u64,
+    /// When it last took a message.
+    pub last_success: Option<Timestamp>,
+    /// When it last refused something or was not reached.
+    pub last_failure: Option<Timestamp>,
+    /// What was said then.
+    pub last_error: Option<String>,
+}
+
+/// How a relay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayState {
+    /// Mail goes to it.
+    Active,
+    /// Mail waits.
+    Paused,
+    /// Its test message was not confirmed yet.
+    Unverified,
+    /// It has mail, but is no longer configured.
+    Missing,
+}
+
+impl RelayState {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Unverified => "unverified",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// What is used and what is left of one relay's limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitsReport {
+    /// The relay.
+    pub relay: String,
+    /// The preset its limits started from.
+    pub preset: String,
+    /// How it is.
+    pub state: RelayState,
+    /// Every limit on an amount within a window.
+    pub windows: Vec<WindowReport>,
+    /// From one release to the next, in milliseconds; zero: none.
+    pub min_interval_ms: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// As many are allowed.
+    pub connections_limit: u64,
+    /// Messages that wait and are not held.
+    pub waiting: u64,
+    /// Their octets on the wire.
+    pub waiting_bytes: u64,
+    /// A batch is open: messages are leaving now.
+    pub batch_open: bool,
+    /// When the next batch opens; none: nothing waits, or the relay is not active.
+    pub next_batch: Option<Timestamp>,
+    /// When the queue will be empty if nothing is added; none: unknown, or it is empty.
+    pub empty_at: Option<Timestamp>,
+    /// The share of every window kept for interactive mail, 0 to 1.
+    pub interactive_share: f64,
+    /// Who waits, most messages first, at most 10.
+    pub users: Vec<UserShare>,
+}
+
+/// One limit on an amount within a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowReport {
+    /// The configuration's key: `batch-messages`, `batch-bytes`, `per-hour`, ...
+    pub limit: String,
+    /// The window's length.
+    pub window_seconds: u64,
+    /// How much is allowed.
+    pub allowed: u64,
+    /// How much is used, reservations included.
+    pub used: u64,
+    /// When room comes back first; none: nothing is used.
+    pub room_at: Option<Timestamp>,
+}
+
+/// How much of one sender waits for a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserShare {
+    /// The From address.
+    pub from: String,
+    /// Messages that wait.
+    pub waiting: u64,
+    /// Their octets on the wire.
+    pub waiting_bytes: u64,
+}
+
+/// One thing said while a relay is tested.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialogue {
+    /// Who said it.
+    pub side: Side,
+    /// What; passwords are masked, the relay's words are unchanged but made printable.
+    pub text: String,
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Penstock, to the relay.
+    Ours,
+    /// The relay.
+    Theirs,
+    /// Penstock, to the reader: what it looks up, connects to, secures.
+    Note,
+}
+
+/// How a relay's test ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayTestReport {
+    /// The relay.
+    pub relay: String,
+    /// It works as far as it was tried.
+    pub ok: bool,
+    /// The server that was reached last.
+    pub server: Option<String>,
+    /// How far the dialogue came.
+    pub stage: String,
+    /// What went wrong, in the server's words where it said any; or what went well.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+/// Where mail from an address goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// The address asked about.
+    pub address: String,
+    /// The relay.
+    pub relay: String,
+    /// The directory's entry that matched; none: the default relay.
+    pub user: Option<String>,
+    /// Which rule gave it, in words.
+    pub rule: String,
+    /// How the relay is; none when nobody could be asked, because the daemon is stopped.
+    pub state: Option<RelayState>,
+}

@@ -1,0 +1,15 @@
+//! One test binary: the daemon's real code in this process, real sockets on 127.0.0.1,
+//! real files in a temporary folder. One file a promise.
+
+// Tools of the tests; a tool that waits for its first test is not dead.
+#[allow(dead_code)]
+mod certificates;
+#[allow(dead_code)]
+mod client;
+#[allow(dead_code)]
+mod dns;
+#[allow(dead_code)]
+mod relay;
+
+mod layers;
+mod tools;

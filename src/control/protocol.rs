@@ -314,3 +314,6 @@ pub enum FailureKind {
     /// The configuration on disk is wrong; the one in use stays.
     BadConfiguration,
 }
+
+#[cfg(test)]
+mod tests;

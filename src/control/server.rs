@@ -1,0 +1,334 @@
+//! Listening on the control socket.
+//!
+//! Everything a client can do is bounded: how many there are, how long a request is and
+//! may take to arrive, how long an answer may stand unread. A client that stops reading
+//! stops its own answer and nothing else.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::protocol::{Failure, FailureKind, Greeting, Line, REQUEST_MAXIMUM, Request};
+use super::{Peer, Responder, peer};
+
+/// Whose members may use the socket.
+const ADMIN_GROUP: &str = "penstock-admin";
+/// Connections at once; the next is told to come back.
+const CONNECTIONS: usize = 64;
+/// For a request to arrive, a person typing it into `nc` included.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(120);
+/// For the daemon to take a request from us.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
+/// For a client to read a little of its answer: a pager may stand open for a while.
+const READER_PATIENCE: Duration = Duration::from_secs(300);
+/// For running answers to end after `stop`.
+const STOPPING_PATIENCE: Duration = Duration::from_secs(5);
+/// Lines that are written together.
+const LINES_TOGETHER: usize = 128;
+
+/// Why the control socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another daemon listens there.
+    #[error("another penstockd listens on {}", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something stands there that is no socket.
+    #[error("{} is in the way: it is not a socket", path.display())]
+    NotASocket {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A control socket that is open, and not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: UnixListener,
+    /// Removed at the end; none for a socket that systemd made and keeps.
+    path: Option<PathBuf>,
+}
+
+impl Bound {
+    /// Opens the socket at `path`, mode 0660, for the group `penstock-admin` where it exists.
+    ///
+    /// A socket that a killed daemon left behind is replaced. Needs a tokio runtime.
+    pub fn open(path: &Path) -> Result<Self, ControlError> {
+        make_way(path)?;
+        let failed = |action| {
+            move |source: io::Error| ControlError::Io {
+                action,
+                path: path.into(),
+                source,
+            }
+        };
+        let address = SocketAddrUnix::new(path).map_err(|it| failed("name")(it.into()))?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(|it| failed("make")(it.into()))?;
+        rustix::net::bind(&socket, &address).map_err(|it| failed("bind")(it.into()))?;
+        // Nobody can connect before `listen`, so nobody slips in before the mode is set.
+        if let Some(group) = peer::group(ADMIN_GROUP)
+            && let Err(source) = std::os::unix::fs::chown(path, None, Some(group))
+        {
+            // Only a member may give a file to a group: SupplementaryGroups= in the unit.
+            warn!(path = %path.display(), %source, "cannot give the control socket to the group {ADMIN_GROUP}");
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+            .map_err(failed("set the mode of"))?;
+        rustix::net::listen(&socket, 128).map_err(|it| failed("listen on")(it.into()))?;
+        Ok(Self {
+            listener: UnixListener::from_std(socket.into()).map_err(failed("watch"))?,
+            path: Some(path.into()),
+        })
+    }
+
+    /// Takes over a socket that systemd listens on for us; its mode and group are systemd's.
+    ///
+    /// Needs a tokio runtime.
+    pub fn adopt(socket: OwnedFd) -> Result<Self, ControlError> {
+        let failed = |source| ControlError::Io {
+            action: "take over",
+            path: "the control socket from systemd".into(),
+            source,
+        };
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener).map_err(failed)?,
+            path: None,
+        })
+    }
+}
+
+/// Removes a socket that nobody listens on.
+fn make_way(path: &Path) -> Result<(), ControlError> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(ControlError::Io {
+                action: "look at",
+                path: path.into(),
+                source,
+            });
+        }
+    };
+    if !kind.is_socket() {
+        return Err(ControlError::NotASocket { path: path.into() });
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(source) if source.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|source| ControlError::Io {
+                action: "remove the old",
+                path: path.into(),
+                source,
+            }),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(ControlError::InUse { path: path.into() }),
+    }
+}
+
+/// Serves the socket until `stop` turns true: every request goes to `requests`, with the
+/// responder that answers it.
+///
+/// Ends when running answers ended, or five seconds later.
+pub async fn serve(
+    bound: Bound,
+    requests: mpsc::Sender<(Request, Responder)>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = bound.listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => match room.clone().try_acquire_owned() {
+                Ok(place) => {
+                    let requests = requests.clone();
+                    connections.spawn(async move {
+                        if let Err(source) = converse(stream, requests).await {
+                            debug!(%source, "a control connection ended early");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(_) => turn_away(&stream),
+            },
+            Err(source) => {
+                // Out of descriptors, mostly: it passes, and until then asking at once
+                // again would only burn the processor.
+                warn!(%source, "cannot take a control connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    if let Some(path) = &bound.path {
+        fs::remove_file(path).ok();
+    }
+    drop(bound);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    timeout(STOPPING_PATIENCE, ended).await.ok();
+}
+
+/// Tells a client that there are too many, without waiting for it to listen.
+fn turn_away(stream: &UnixStream) {
+    let mut text = Vec::new();
+    push_line(&mut text, &Greeting::ours());
+    push_line(
+        &mut text,
+        &Line::Error(Failure::new(
+            FailureKind::TryAgain,
+            "too many control connections; try again",
+        )),
+    );
+    // A new socket's buffer is empty: this fits, or nobody is there.
+    stream.try_write(&text).ok();
+}
+
+/// One connection, from its greeting to its last line.
+async fn converse(
+    mut stream: UnixStream,
+    requests: mpsc::Sender<(Request, Responder)>,
+) -> io::Result<()> {
+    let who = stream.peer_cred()?;
+    let mut text = Vec::new();
+    push_line(&mut text, &Greeting::ours());
+    write(&mut stream, &text).await?;
+
+    let request = match timeout(REQUEST_PATIENCE, read_request(&mut stream)).await {
+        Ok(request) => request?,
+        Err(_) => Err(Failure::new(FailureKind::TryAgain, "no request came")),
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(failure) => return last_line(&mut stream, failure).await,
+    };
+    let peer = Peer::new(who.uid(), who.gid(), who.pid());
+    log(&request, &peer);
+    let (responder, mut lines) = Responder::new(peer);
+    if requests
+        .send_timeout((request, responder), DAEMON_PATIENCE)
+        .await
+        .is_err()
+    {
+        let failure = Failure::new(
+            FailureKind::TryAgain,
+            "penstockd is busy or stopping; try again",
+        );
+        return last_line(&mut stream, failure).await;
+    }
+    let mut page = Vec::with_capacity(LINES_TOGETHER);
+    while lines.recv_many(&mut page, LINES_TOGETHER).await > 0 {
+        text.clear();
+        let ended = page.iter().any(|line| !matches!(line, Line::Item(_)));
+        for line in page.drain(..) {
+            push_line(&mut text, &line);
+        }
+        write(&mut stream, &text).await?;
+        if ended {
+            return stream.shutdown().await;
+        }
+    }
+    let failure = Failure::new(
+        FailureKind::Failed,
+        "penstockd ended its answer early; see its log",
+    );
+    last_line(&mut stream, failure).await
+}
+
+/// Reads the one request of a connection.
+async fn read_request(stream: &mut UnixStream) -> io::Result<Result<Request, Failure>> {
+    let mut line = Vec::new();
+    BufReader::new(stream)
+        .take(REQUEST_MAXIMUM as u64)
+        .read_until(b'\n', &mut line)
+        .await?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if line.len() == REQUEST_MAXIMUM && !line.ends_with(b"\n") {
+        let words = format!("the request is longer than {REQUEST_MAXIMUM} octets");
+        return Ok(Err(Failure::new(FailureKind::BadRequest, words)));
+    }
+    Ok(serde_json::from_slice(&line).map_err(|source| {
+        Failure::new(FailureKind::BadRequest, format!("not a request: {source}"))
+    }))
+}
+
+/// Every change and every look into somebody's mail leaves a line behind.
+fn log(request: &Request, peer: &Peer) {
+    let (user, uid, gid, pid) = (peer.user.as_str(), peer.uid, peer.gid, peer.pid);
+    if !request.is_logged() {
+        debug!(
+            verb = request.verb(),
+            user, uid, gid, pid, "control request"
+        );
+        return;
+    }
+    let request = match request {
+        // A token in the log would confirm a relay for whoever reads it first.
+        Request::RelayConfirm { .. } => r#"{"relay-confirm":{"token":"***"}}"#.to_owned(),
+        other => serde_json::to_string(other).unwrap_or_default(),
+    };
+    info!(request, user, uid, gid, pid, "control request");
+}
+
+async fn last_line(stream: &mut UnixStream, failure: Failure) -> io::Result<()> {
+    let mut text = Vec::new();
+    push_line(&mut text, &Line::Error(failure));
+    write(stream, &text).await?;
+    stream.shutdown().await
+}
+
+/// Writes all of `text`, as long as the client reads a little now and then.
+async fn write(stream: &mut UnixStream, mut text: &[u8]) -> io::Result<()> {
+    while !text.is_empty() {
+        let written = timeout(READER_PATIENCE, stream.write(text))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        text = &text[written..];
+    }
+    Ok(())
+}
+
+/// Appends one line of JSON.
+fn push_line(text: &mut Vec<u8>, line: &impl serde::Serialize) {
+    serde_json::to_writer(&mut *text, line).expect("our types serialise and memory does not fail");
+    text.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,9 @@ pub mod framing;
 pub mod reply;
 pub mod xtext;
 
+#[cfg(test)]
+mod oracle;
+
 pub use command::{Command, CommandError, MailCommand, Masked, RecipientCommand};
 pub use extension::Extensions;
 pub use framing::{

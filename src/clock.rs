@@ -8,9 +8,47 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+/// One reading of both clocks, and of which boot it was.
+///
+/// Small and `Copy`, so that it can be an argument everywhere and stand in records:
+/// within one boot [`uptime`](Self::uptime) compares readings, across boots only
+/// [`wall`](Self::wall) can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Time since the machine booted, suspends included.
+    pub uptime: Duration,
+    /// Wall time.
+    pub wall: Timestamp,
+    /// Which boot `uptime` counts from: a number made of the [boot id](Clock::boot_id).
+    pub boot: u64,
+}
+
+impl Moment {
+    /// The same moment `later` on.
+    pub fn after(self, later: Duration) -> Self {
+        Self {
+            uptime: self.uptime + later,
+            wall: self.wall.checked_add(later).unwrap_or(Timestamp::MAX),
+            boot: self.boot,
+        }
+    }
+}
+
+/// The number that stands for a boot id in a [`Moment`].
+pub fn boot_number(boot_id: &str) -> u64 {
+    // FNV-1a: stable over versions, and nobody can choose a boot id.
+    boot_id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, octet| {
+        (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Tells the time; cloned freely.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    /// Read once: the machine cannot boot under a running program.
+    boot: u64,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -27,12 +65,12 @@ enum Source {
 impl Clock {
     /// The machine's clocks.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self::with(Source::System)
     }
 
     /// A clock that shows `start` now and then follows tokio's clock, paused or not.
     pub fn following_tokio(start: Timestamp) -> Self {
-        Self(Source::Tokio {
+        Self::with(Source::Tokio {
             origin: tokio::time::Instant::now(),
             start,
             uptime: Duration::from_secs(1_000),
@@ -40,10 +78,25 @@ impl Clock {
         })
     }
 
+    fn with(source: Source) -> Self {
+        let mut clock = Self { source, boot: 0 };
+        clock.boot = boot_number(&clock.boot_id());
+        clock
+    }
+
+    /// Both clocks at once.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            uptime: self.uptime(),
+            wall: self.now(),
+            boot: self.boot,
+        }
+    }
+
     /// Wall time, to the millisecond.
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(&self) -> Timestamp {
-        let now = match &self.0 {
+        let now = match &self.source {
             Source::System => Timestamp::now(),
             Source::Tokio { origin, start, .. } => *start + origin.elapsed(),
         };
@@ -54,7 +107,7 @@ impl Clock {
     ///
     /// Comparable only between readings with the same [`boot_id`](Self::boot_id).
     pub fn uptime(&self) -> Duration {
-        match &self.0 {
+        match &self.source {
             Source::System => {
                 let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
                 Duration::new(
@@ -71,7 +124,7 @@ impl Clock {
     /// Where the kernel does not tell (no `/proc`), the name is random: every start
     /// of the program is then taken for a new boot, which is the safe mistake.
     pub fn boot_id(&self) -> String {
-        match &self.0 {
+        match &self.source {
             Source::System => std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .map(|it| it.trim().to_owned())
                 .unwrap_or_else(|_| format!("unknown-{:016x}", rand::random::<u64>())),

@@ -1,0 +1,21 @@
+//! The real programs in real time: SIGKILL, power cuts, systemd, exit codes.
+//!
+//! What needs programs of others is ignored by a plain `cargo test`; `.ci/run` runs it.
+
+#[allow(dead_code)]
+#[path = "../it/certificates.rs"]
+mod certificates;
+#[allow(dead_code)]
+#[path = "../it/client.rs"]
+mod client;
+#[allow(dead_code)]
+mod daemon;
+#[allow(dead_code)]
+mod ledger;
+#[allow(dead_code)]
+#[path = "../it/relay.rs"]
+mod relay;
+
+mod kill;
+mod service;
+mod systemd;

@@ -1,0 +1,279 @@
+//! How the daemon behaves as a service: readiness, watchdog, sockets handed over,
+//! reload, stopping, exit codes.
+
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::client::{Client, message};
+use crate::daemon::{Home, free_address, relay_table};
+use crate::relay::{Answer, FakeRelay};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// One listener, one relay as the default.
+struct Setting {
+    home: Home,
+    relay: crate::relay::Relay,
+    listen: std::net::SocketAddr,
+}
+
+async fn setting(relay: FakeRelay) -> Setting {
+    let relay = relay.start().await;
+    let listen = free_address();
+    let home = Home::new("", "");
+    let it = Setting {
+        home,
+        relay,
+        listen,
+    };
+    it.home.configure(&it.config(""), "");
+    it
+}
+
+impl Setting {
+    fn config(&self, more: &str) -> String {
+        let relay = relay_table("out", &self.relay, &self.home.path("ca.pem"), None, "");
+        format!(
+            "hostname = \"penstock.test\"\ndefault-relay = \"out\"\n{more}\n[[listen]]\naddress = \"{}\"\n\
+             [spool]\npath = \"{{dir}}/state\"\nmin-free = \"1MB\"\n{relay}",
+            self.listen
+        )
+    }
+
+    async fn submit(&self, subject: &str) -> String {
+        let mut client = Client::connect(self.listen).await;
+        let mail = message("a@app.test", "b@example.net", subject, "hello");
+        let answer = client.submit("a@app.test", &["b@example.net"], &mail).await;
+        answer.queue_id()
+    }
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn ready_is_said_when_mail_is_accepted_and_stopping_when_it_ends() {
+    let it = setting(FakeRelay::default()).await;
+    let mut daemon = it.home.start().await;
+    let id = it.submit("one").await;
+    it.relay.received(1, SOON).await;
+    assert!(daemon.stop().await.success());
+    assert!(
+        daemon.heard().contains(&"STOPPING=1".to_owned()),
+        "{:?}",
+        daemon.heard()
+    );
+    assert!(it.home.log().contains(&id), "the queue id is in the log");
+    std::net::TcpStream::connect(it.listen).unwrap_err();
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn the_watchdog_is_fed_at_least_twice_in_its_time() {
+    let it = setting(FakeRelay::default()).await;
+    let mut command = it.home.command();
+    command.env("WATCHDOG_USEC", "1000000");
+    let mut daemon = it.home.start_with(command).await;
+    for _ in 0..3 {
+        daemon.forget();
+        assert!(daemon.told("WATCHDOG=1", Duration::from_millis(700)).await);
+    }
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn a_listening_socket_handed_over_by_systemd_is_served() {
+    let it = setting(FakeRelay::default()).await;
+    let socket = TcpListener::bind(it.listen).unwrap();
+    // A connection from before the start waits in the socket: nothing is refused.
+    let early = std::net::TcpStream::connect(it.listen).unwrap();
+    let mut daemon = it.home.start_with(activated(&it.home, &socket)).await;
+    drop(socket);
+    it.submit("handed over").await;
+    it.relay.received(1, SOON).await;
+    use std::io::Read;
+    let mut greeting = [0; 3];
+    (&early).read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"220");
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn a_socket_that_no_listener_names_is_refused() {
+    let it = setting(FakeRelay::default()).await;
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = activated(&it.home, &stranger).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let address = stranger.local_addr().unwrap().to_string();
+    assert!(said.contains(&address), "{said}");
+}
+
+/// A daemon that gets `socket` as systemd would give it: descriptor 3, LISTEN_FDS=1,
+/// LISTEN_PID its own. `exec` in a shell keeps the process id.
+fn activated(home: &Home, socket: &TcpListener) -> std::process::Command {
+    let plain = home.command();
+    let mut command = std::process::Command::new("/bin/sh");
+    command
+        .arg("-c")
+        .arg("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"")
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let from = socket.as_raw_fd();
+    // SAFETY: only dup2, which is async-signal-safe, between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            if libc_dup2(from, 3) == 3 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        });
+    }
+    command
+}
+
+unsafe extern "C" {
+    #[link_name = "dup2"]
+    fn libc_dup2(from: i32, to: i32) -> i32;
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn sighup_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong() {
+    let it = setting(FakeRelay::default()).await;
+    let second = FakeRelay::default().start().await;
+    let mut daemon = it.home.start().await;
+
+    it.home.configure(&it.config("no-such-key = 1"), "");
+    daemon.signal(Signal::HUP);
+    let until = tokio::time::Instant::now() + SOON;
+    while !it.home.log().contains("no-such-key") && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(it.home.log().contains("no-such-key"), "{}", it.home.log());
+    it.submit("old configuration").await;
+    it.relay.received(1, SOON).await;
+
+    let table = relay_table("two", &second, &it.home.path("ca2.pem"), None, "");
+    let users = "[[user]]\naddress = \"a@app.test\"\nrelay = \"two\"\n";
+    it.home.configure(&(it.config("") + &table), users);
+    daemon.forget();
+    daemon.signal(Signal::HUP);
+    assert!(
+        daemon.told("READY=1", Duration::from_secs(2)).await,
+        "{:?}",
+        daemon.heard()
+    );
+    it.submit("new configuration").await;
+    second.received(1, SOON).await;
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn stopping_lets_a_client_in_data_and_a_running_delivery_finish() {
+    let relay = FakeRelay::default().answering(
+        ".",
+        Answer::from("250 2.0.0 taken").after(Duration::from_secs(2)),
+    );
+    let it = setting(relay).await;
+    let mut daemon = it.home.start().await;
+    it.submit("running").await;
+    it.relay.commanded("MAIL", 1, SOON).await;
+
+    let mut idle = Client::connect(it.listen).await;
+    let mut client = Client::connect(it.listen).await;
+    client
+        .command("MAIL FROM:<a@app.test>")
+        .await
+        .expect_code(250);
+    client
+        .command("RCPT TO:<b@example.net>")
+        .await
+        .expect_code(250);
+    client.command("DATA").await.expect_code(354);
+    client.send(b"From: a@app.test\r\n\r\n").await;
+    daemon.signal(Signal::TERM);
+    assert!(idle.end().await.starts_with("421 "));
+    client.send(b"the rest\r\n.\r\n").await;
+    client.reply().await.expect_code(250);
+    let status = daemon.end(Duration::from_secs(30)).await.expect("an end");
+    assert!(status.success());
+    assert!(it.relay.transactions()[0].accepted());
+
+    // What was accepted while stopping leaves after the next start, and nothing twice.
+    let mut daemon = it.home.start().await;
+    it.relay.received(2, SOON).await;
+    assert!(daemon.stop().await.success());
+    assert_eq!(it.relay.count(), 2);
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn two_daemons_do_not_share_a_spool() {
+    let it = setting(FakeRelay::default()).await;
+    let mut daemon = it.home.start().await;
+    let output = it.home.run();
+    assert!(!output.status.success());
+    it.submit("the first lives").await;
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn a_wrong_configuration_ends_with_78_and_says_where() {
+    let it = setting(FakeRelay::default()).await;
+    for (config, words) in [
+        (it.config("defualt-relay = \"x\""), "default-relay"),
+        (it.config("bounces-via = \"nobody\""), "nobody"),
+        (
+            "[[listen]]\naddress = \"0.0.0.0:2525\"\n".to_owned(),
+            "0.0.0.0:2525",
+        ),
+        ("[[listen\n".to_owned(), "penstock.toml"),
+    ] {
+        it.home.configure(&config, "");
+        let output = it.home.run();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn an_unknown_argument_ends_with_64() {
+    let home = Home::new("", "");
+    let output = home.command().arg("--no-such-flag").output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert_eq!(home.cli(&["no-such-verb"]).status.code(), Some(64));
+}
+
+#[tokio::test]
+#[ignore = "until the daemon is wired"]
+async fn without_a_daemon_a_live_verb_ends_with_69_and_the_queue_is_read_from_the_log() {
+    let relay = FakeRelay::default().answering("MAIL", "451 4.3.0 not now");
+    let it = setting(relay).await;
+    let mut daemon = it.home.start().await;
+    let id = it.submit("waits").await;
+    assert!(daemon.stop().await.success());
+    assert_eq!(it.home.cli(&["limits"]).status.code(), Some(69));
+    let queue = it.home.cli(&["queue", "--json"]);
+    let listed = String::from_utf8_lossy(&queue.stdout).into_owned();
+    assert!(queue.status.success() && listed.contains(&id), "{queue:?}");
+    let content = it.home.cli(&["cat", &id]);
+    assert!(
+        String::from_utf8_lossy(&content.stdout).contains("Subject: waits"),
+        "{content:?}"
+    );
+}

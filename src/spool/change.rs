@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-
+use crate::clock::Moment;
 use crate::mail::{Envelope, QueueId};
 
 use super::content::Content;
@@ -14,8 +13,8 @@ use super::content::Content;
 pub struct Lease {
     /// Whose budget is used.
     pub relay: String,
-    /// When it was reserved.
-    pub at: Timestamp,
+    /// When it was reserved, by both clocks: within one boot the limits go by uptime.
+    pub at: Moment,
     /// What is about to leave.
     pub items: Vec<Leased>,
 }
@@ -39,14 +38,14 @@ pub enum Released {
     /// The content left; counts as of the final reply.
     Sent {
         /// When the relay's final reply came.
-        at: Timestamp,
+        at: Moment,
     },
     /// Refused or broken before the content was sent: the budget comes back.
     NotSent,
     /// The final dot went out and no reply came: counts as sent.
     InDoubt {
         /// When that was known.
-        at: Timestamp,
+        at: Moment,
     },
 }
 

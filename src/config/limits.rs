@@ -1,6 +1,20 @@
-//! What a relay may get: its limits and the presets they start from.
+//! What a relay may get: its limits, read over the preset they start from.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use super::file::Table;
+use super::value::{write_duration, write_percent, write_size};
+
+pub use super::preset::Preset;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// More than any relay takes; keeps sums far from overflow.
+const MOST: u32 = 1_000_000_000;
+/// One octet would only hold mail up one message at a time; still, it is a limit.
+const OCTETS: RangeInclusive<u64> = 1..=1_000_000_000_000;
+/// How a limit is lifted that the preset sets.
+const UNLIMITED: &str = "unlimited";
 
 /// The limits of one relay, effective values (PRODUCT section 6).
 ///
@@ -42,25 +56,6 @@ pub struct Limits {
     pub overridden: Vec<&'static str>,
 }
 
-/// A set of limits with a name, a source and a date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
-    /// 1,200 an hour.
-    Standard,
-    /// 6,000 an hour: for a relay that accepts large amounts of mail.
-    Bulk,
-    /// Microsoft 365, SMTP AUTH submission.
-    Microsoft365,
-    /// smtp.gmail.com with a personal account.
-    Gmail,
-    /// smtp.gmail.com or smtp-relay.gmail.com with Workspace.
-    GoogleWorkspace,
-    /// Amazon SES.
-    AmazonSes,
-    /// None but the connections.
-    Unlimited,
-}
-
 /// Where an effective limit comes from, for `penstock config show`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LimitSource {
@@ -75,4 +70,153 @@ pub enum LimitSource {
         /// When it was read, `2026-11-21`.
         date: &'static str,
     },
+}
+
+impl Limits {
+    /// Every limit: its key, and its value as it would be written.
+    pub fn entries(&self) -> [(&'static str, String); 14] {
+        let number = |it: Option<u32>| it.map_or(UNLIMITED.to_owned(), |it| it.to_string());
+        let octets = self.batch_bytes.map_or(UNLIMITED.to_owned(), write_size);
+        [
+            ("batch-messages", number(self.batch_messages)),
+            ("batch-bytes", octets),
+            ("batch-interval", write_duration(self.batch_interval)),
+            ("batch-window", write_duration(self.batch_window)),
+            ("per-hour", number(self.per_hour)),
+            ("per-day", number(self.per_day)),
+            (
+                "recipients-per-message",
+                number(self.recipients_per_message),
+            ),
+            ("recipients-per-hour", number(self.recipients_per_hour)),
+            ("recipients-per-day", number(self.recipients_per_day)),
+            ("min-interval", write_duration(self.min_interval)),
+            ("connections", self.connections.to_string()),
+            (
+                "messages-per-connection",
+                number(self.messages_per_connection),
+            ),
+            ("mailing-limit", number(self.mailing_limit)),
+            (
+                "interactive-share",
+                write_percent(self.interactive_share * 100.0),
+            ),
+        ]
+    }
+
+    /// Where the value of a limit comes from, by its key.
+    pub fn source(&self, key: &str) -> LimitSource {
+        if self.overridden.contains(&key) {
+            return LimitSource::Written;
+        }
+        LimitSource::Preset {
+            preset: self.preset,
+            source: self.preset.source(),
+            date: self.preset.date(),
+        }
+    }
+}
+
+/// Reads `limits` over the preset that is written there, or else over `preset`.
+pub(super) fn read_limits(table: Table, preset: Preset) -> Limits {
+    let words = Preset::ALL.map(|it| (it.name(), it));
+    let preset = table.choice("preset", &words).unwrap_or(preset);
+    let mut limits = preset.limits();
+
+    set(
+        &mut limits.batch_messages,
+        numbered(table, "batch-messages"),
+    );
+    set(&mut limits.per_hour, numbered(table, "per-hour"));
+    set(&mut limits.per_day, numbered(table, "per-day"));
+    set(
+        &mut limits.recipients_per_message,
+        numbered(table, "recipients-per-message"),
+    );
+    set(
+        &mut limits.recipients_per_hour,
+        numbered(table, "recipients-per-hour"),
+    );
+    set(
+        &mut limits.recipients_per_day,
+        numbered(table, "recipients-per-day"),
+    );
+    set(
+        &mut limits.messages_per_connection,
+        numbered(table, "messages-per-connection"),
+    );
+    set(&mut limits.mailing_limit, numbered(table, "mailing-limit"));
+    set(
+        &mut limits.batch_bytes,
+        match unlimited(table, "batch-bytes") {
+            true => Some(None),
+            false => table.size("batch-bytes", OCTETS).map(Some),
+        },
+    );
+    let short = Duration::from_millis(10);
+    set(
+        &mut limits.batch_interval,
+        table.duration("batch-interval", short..=DAY),
+    );
+    set(
+        &mut limits.batch_window,
+        table.duration("batch-window", short..=DAY),
+    );
+    set(
+        &mut limits.min_interval,
+        table.duration("min-interval", Duration::ZERO..=DAY),
+    );
+    set(
+        &mut limits.connections,
+        table.number("connections", 1..=200),
+    );
+    // All of a window kept for interactive mail would leave a mailing waiting for ever.
+    set(
+        &mut limits.interactive_share,
+        table
+            .percent("interactive-share", 0.0..=90.0)
+            .map(|it| it / 100.0),
+    );
+
+    if limits.batch_window > limits.batch_interval {
+        if table.has("batch-window") {
+            table.wrong(
+                "batch-window",
+                &format!(
+                    "{} is longer than batch-interval, {}",
+                    write_duration(limits.batch_window),
+                    write_duration(limits.batch_interval)
+                ),
+                "a batch must end before the next one opens: write a shorter batch-window",
+            );
+        }
+        // Only the interval was written, shorter than the preset's window.
+        limits.batch_window = limits.batch_interval;
+    }
+    limits.overridden = limits
+        .entries()
+        .into_iter()
+        .map(|(key, _)| key)
+        .filter(|key| table.has(key))
+        .collect();
+    limits
+}
+
+fn set<T>(limit: &mut T, written: Option<T>) {
+    if let Some(written) = written {
+        *limit = written;
+    }
+}
+
+fn unlimited(table: Table, key: &str) -> bool {
+    table.written(key) == Some(UNLIMITED)
+}
+
+/// A number or `"unlimited"`. Zero is refused: it would hold mail for ever, and
+/// `penstock relay pause` does that in a way that everybody can see.
+fn numbered(table: Table, key: &str) -> Option<Option<u32>> {
+    match unlimited(table, key) {
+        true => Some(None),
+        false => table.number(key, 1..=MOST).map(Some),
+    }
 }

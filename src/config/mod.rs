@@ -1,11 +1,23 @@
 //! Configuration as meant: checked values, one slice a stage.
 //!
-//! What stands in the TOML files is read by [`file`]; [`Config`] is what the rest of
-//! the program sees: nothing in it needs to be checked again.
+//! What stands in the TOML files is read once, by [`Config::load`] or [`Config::parse`];
+//! [`Config`] is what the rest of the program sees: nothing in it needs to be checked
+//! again. Every mistake is a [`Problem`] that names file, line, key and remedy.
 
-pub mod file;
+mod file;
+mod hostname;
+pub mod keys;
 pub mod limits;
+mod listener;
+mod place;
+pub mod preset;
+pub mod problem;
+pub mod read;
+mod relay;
 pub mod secret;
+pub mod server;
+mod user;
+pub mod value;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,11 +28,14 @@ use ipnet::IpNet;
 
 use crate::mail::{Domain, Mailbox};
 
-pub use limits::{LimitSource, Limits, Preset};
+pub use limits::{LimitSource, Limits};
+pub use preset::Preset;
+pub use problem::{ConfigError, Problem};
+pub use read::{Checked, inspect, load};
 pub use secret::Secret;
 
 /// Everything that was configured, whole and consistent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The name this host greets with, and that stands in Received fields.
     pub hostname: String,

@@ -1,0 +1,494 @@
+//! From the two files to a [`Config`]: what is read, then checked as a whole.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::file::{Source, Table};
+use super::hostname::machine_name;
+use super::keys::{Known, MAIN_KEYS, NOT_BUILT, USER_KEYS};
+use super::listener::read_listeners;
+use super::place::{self, Place, create_command, exposed, plain};
+use super::problem::{ConfigError, Problem, nearest, quoted};
+use super::relay::read_relay;
+use super::user::read_users;
+use super::{
+    Config, HintAction, Hints, Http, HttpAddress, ListenerTls, MessageLimits, MinFree, Relay,
+    Retry, SpoolConfig, Timeouts, TlsFiles,
+};
+use crate::mail::{Domain, Mailbox};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The keys that make a file one with secrets in it.
+const SECRET_KEYS: [&str; 3] = ["login", "password", "password-hash"];
+
+/// A configuration without mistakes, and what will still surprise somebody.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What is meant.
+    pub config: Config,
+    /// What is allowed but worth a look, by file and line.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads the text of the two files.
+    pub fn parse(penstock_toml: &str, users_toml: &str) -> Result<Self, ConfigError> {
+        let main = Source::new(Path::new("penstock.toml"), penstock_toml);
+        let tree = main.parse()?;
+        let (read, _) = read_main(Table::root(&main, &tree), &Place::default(), NOT_BUILT);
+        let users = Source::new(Path::new("users.toml"), users_toml);
+        read_directory(read, main, users, NOT_BUILT).map(|it| it.config)
+    }
+
+    /// Reads the files, for the daemon: whole or not at all, changing nothing.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        load(path).map(|it| it.config)
+    }
+}
+
+/// Reads the files for the daemon, with warnings.
+pub fn load(path: &Path) -> Result<Checked, ConfigError> {
+    read_files(path, false)
+}
+
+/// Reads the files for somebody who is not the daemon: a password that only systemd
+/// hands over is a warning, and empty in the result.
+pub fn inspect(path: &Path) -> Result<Checked, ConfigError> {
+    read_files(path, true)
+}
+
+fn read_files(path: &Path, inspecting: bool) -> Result<Checked, ConfigError> {
+    let (text, found) = place::read(path).map_err(|error| cannot_read(path, &error, false))?;
+    let place = Place {
+        directory: path.parent().map(Path::to_owned).unwrap_or_default(),
+        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        inspecting,
+        files_must_exist: true,
+    };
+    let main = Source::new(path, &text);
+    let tree = main.parse()?;
+    let (read, users_path) = read_main(Table::root(&main, &tree), &place, NOT_BUILT);
+    if let (Some(line), Some((what, remedy))) = (secret_line(&text), exposed(path, &found)) {
+        main.wrong(Some(line), "", &what, &remedy);
+    }
+    let users_path = place.resolve(&users_path);
+    match place::read(&users_path) {
+        Ok((text, found)) => {
+            let users = Source::new(&users_path, &text);
+            if let (Some(line), Some((what, remedy))) =
+                (secret_line(&text), exposed(&users_path, &found))
+            {
+                users.wrong(Some(line), "", &what, &remedy);
+            }
+            read_directory(read, main, users, NOT_BUILT)
+        }
+        Err(error) => {
+            let (mut problems, _) = main.finish();
+            problems.extend(cannot_read(&users_path, &error, true).problems);
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+/// The first line on which a secret stands: told by its key, so that a file that is not
+/// even TOML is looked at, too.
+fn secret_line(text: &str) -> Option<usize> {
+    text.lines()
+        .position(|line| SECRET_KEYS.iter().any(|key| has_key(line, key)))
+        .map(|place| place + 1)
+}
+
+fn has_key(line: &str, key: &str) -> bool {
+    let part_of_word = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
+    let comment = line.trim_start().starts_with('#');
+    !comment
+        && line.match_indices(key).any(|(place, _)| {
+            let behind = line[place + key.len()..].trim_start_matches(['"', '\'']);
+            !line[..place].ends_with(part_of_word) && behind.trim_start().starts_with('=')
+        })
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error, directory: bool) -> ConfigError {
+    let remedy = match (error.kind(), directory) {
+        (std::io::ErrorKind::NotFound, true) => format!(
+            "create it, empty if every From takes the default relay: {}",
+            create_command(path)
+        ),
+        (std::io::ErrorKind::NotFound, false) => {
+            "create it (an example is in /usr/share/doc/penstock), or name another file \
+             with --config"
+                .to_owned()
+        }
+        (std::io::ErrorKind::PermissionDenied, _) => {
+            "run this as root, or as a member of the group penstock".to_owned()
+        }
+        _ => "correct the path or the file".to_owned(),
+    };
+    ConfigError {
+        problems: vec![Problem {
+            file: path.to_owned(),
+            line: None,
+            key: String::new(),
+            what: format!("cannot read this file: {}", plain(error)),
+            remedy,
+        }],
+    }
+}
+
+type NotBuilt = &'static [(&'static str, Option<&'static str>)];
+
+/// Everything but the users, and the path to those.
+fn read_main(root: Table, place: &Place, not_built: NotBuilt) -> (Config, String) {
+    let known = Known {
+        keys: MAIN_KEYS,
+        not_built,
+    };
+    known.check(root);
+    let relays = read_relays(root, place);
+    let config = Config {
+        hostname: read_hostname(root),
+        default_relay: relay_name(root, "default-relay", &relays),
+        bounces_via: relay_name(root, "bounces-via", &relays),
+        admin: root.parsed(
+            "admin",
+            "write an address like \"postmaster@example.nl\"",
+            Mailbox::parse,
+        ),
+        listen: read_listeners(root),
+        spool: root
+            .table("spool", |table| read_spool(table, place))
+            .unwrap_or_else(default_spool),
+        message: read_message(root),
+        tls: root.table("tls", |table| read_tls(table, place)).flatten(),
+        timeouts: read_timeouts(root),
+        retry: read_retry(root),
+        http: root.table("http", read_http).unwrap_or_default(),
+        hints: root.table("hints", read_hints).unwrap_or_default(),
+        relays,
+        users: Vec::new(),
+    };
+    check_whole(root, &config);
+    let users = root.text("users").unwrap_or("users.toml").to_owned();
+    (config, users)
+}
+
+/// The users, and the verdict on everything.
+fn read_directory(
+    mut config: Config,
+    main: Source,
+    users: Source,
+    not_built: NotBuilt,
+) -> Result<Checked, ConfigError> {
+    {
+        let tree = users.parse()?;
+        let root = Table::root(&users, &tree);
+        let known = Known {
+            keys: USER_KEYS,
+            not_built,
+        };
+        known.check(root);
+        config.users = read_users(root, &config.relays, config.default_relay.as_deref());
+    }
+    if config.relays.is_empty() {
+        main.warn(
+            None,
+            "relays",
+            "there is no relay: every message is refused",
+            "run: penstock relay add NAME --server [smtp.example.nl]:587",
+        );
+    }
+    let (mut problems, mut warnings) = main.finish();
+    let (more_problems, more_warnings) = users.finish();
+    problems.extend(more_problems);
+    warnings.extend(more_warnings);
+    match problems.is_empty() {
+        true => Ok(Checked { config, warnings }),
+        false => Err(ConfigError { problems }),
+    }
+}
+
+fn read_relays(root: Table, place: &Place) -> BTreeMap<String, Relay> {
+    root.table("relays", |relays| {
+        relays
+            .keys()
+            .into_iter()
+            .filter_map(|name| {
+                let relay = relays.table(name, |table| read_relay(name, table, place))??;
+                Some((name.to_owned(), relay))
+            })
+            .collect()
+    })
+    .unwrap_or_default()
+}
+
+fn read_hostname(root: Table) -> String {
+    let written = root.parsed(
+        "hostname",
+        "write the full name of this machine, like \"app01.example.nl\"",
+        |text| {
+            Domain::parse(text)
+                .map(|it| it.ascii().to_owned())
+                .map_err(|_| "is not a host name")
+        },
+    );
+    written.unwrap_or_else(|| {
+        let name = machine_name();
+        if !root.has("hostname") && !name.contains('.') {
+            root.warn(
+                "hostname",
+                &format!("this machine only knows itself as {name}, without a domain"),
+                "write hostname = \"app01.example.nl\": some relays refuse a short name",
+            );
+        }
+        name
+    })
+}
+
+/// A key whose value is the name of a relay. A wrong one is kept, so that it is not
+/// taken for missing later on.
+fn relay_name(root: Table, key: &str, relays: &BTreeMap<String, Relay>) -> Option<String> {
+    let name = root.text(key)?;
+    // A relay with a mistake in it is there all the same.
+    let written = root
+        .table("relays", |table| table.has(name))
+        .unwrap_or(false);
+    if !written {
+        let remedy = match nearest(name, relays.keys().map(String::as_str)) {
+            Some(near) => format!("write \"{near}\", or add [relays.{name}]"),
+            None => format!("add [relays.{name}], or delete {key}"),
+        };
+        root.wrong(key, &format!("there is no relay {}", quoted(name)), &remedy);
+    }
+    Some(name.to_owned())
+}
+
+fn default_spool() -> SpoolConfig {
+    SpoolConfig {
+        path: "/var/lib/penstock".into(),
+        min_free: MinFree::Percent(5.0),
+    }
+}
+
+fn read_spool(table: Table, place: &Place) -> SpoolConfig {
+    let default = default_spool();
+    let percent = table
+        .written("min-free")
+        .is_some_and(|it| it.ends_with('%'));
+    let min_free = match percent {
+        true => table.percent("min-free", 0.0..=90.0).map(MinFree::Percent),
+        false => table
+            .size("min-free", 0..=1_000_000_000_000_000)
+            .map(MinFree::Bytes),
+    };
+    if table.written("path") == Some("") {
+        table.wrong("path", "names no directory", "write the path");
+    }
+    SpoolConfig {
+        path: table
+            .text("path")
+            .map_or(default.path, |path| place.resolve(path)),
+        min_free: min_free.unwrap_or(default.min_free),
+    }
+}
+
+fn read_message(root: Table) -> MessageLimits {
+    let default = MessageLimits {
+        max_size_bytes: 50_000_000,
+        max_recipients: 1_000,
+    };
+    let read = |table: Table| MessageLimits {
+        // RFC 5321 section 4.5.3.1.7: 64K octets is the least that must be taken.
+        max_size_bytes: table
+            .size("max-size", 65_536..=2_000_000_000)
+            .unwrap_or(default.max_size_bytes),
+        // Section 4.5.3.1.8 asks for at least 100; a lower number still works.
+        max_recipients: table
+            .number("max-recipients", 1..=50_000)
+            .and_then(|it| usize::try_from(it).ok())
+            .unwrap_or(default.max_recipients),
+    };
+    root.table("message", read).unwrap_or(default)
+}
+
+fn read_tls(table: Table, place: &Place) -> Option<TlsFiles> {
+    for (key, other) in [("certificate", "key"), ("key", "certificate")] {
+        if table.has(key) && !table.has(other) {
+            table.wrong(
+                key,
+                &format!("needs {other} beside it"),
+                &format!("write {other} = \"/path/to/file.pem\", too"),
+            );
+        }
+    }
+    let certificate = place.named_file(table, "certificate");
+    let key = place.named_secret_file(table, "key");
+    Some(TlsFiles {
+        certificate: certificate?,
+        key: key?,
+    })
+}
+
+fn read_timeouts(root: Table) -> Timeouts {
+    let default = Timeouts {
+        idle: 5 * MINUTE,
+        connect: 30 * SECOND,
+        command: 5 * MINUTE,
+        data: 3 * MINUTE,
+        final_dot: 10 * MINUTE,
+    };
+    let read = |table: Table| {
+        let read = |key, default| table.duration(key, MILLISECOND..=DAY).unwrap_or(default);
+        Timeouts {
+            idle: read("idle", default.idle),
+            connect: read("connect", default.connect),
+            command: read("command", default.command),
+            data: read("data", default.data),
+            final_dot: read("final-dot", default.final_dot),
+        }
+    };
+    root.table("timeouts", read).unwrap_or(default)
+}
+
+fn read_retry(root: Table) -> Retry {
+    let default = Retry {
+        first: MINUTE,
+        max: HOUR,
+        expire_after: 4 * DAY,
+        warn_after: 4 * HOUR,
+    };
+    let read = |table: Table| {
+        let read = |key, default| {
+            table
+                .duration(key, MILLISECOND..=366 * DAY)
+                .unwrap_or(default)
+        };
+        let retry = Retry {
+            first: read("first", default.first),
+            max: read("max", default.max),
+            expire_after: read("expire-after", default.expire_after),
+            warn_after: read("warn-after", default.warn_after),
+        };
+        if retry.first > retry.max {
+            table.wrong(
+                if table.has("first") { "first" } else { "max" },
+                "the first delay is longer than the longest",
+                "make first shorter, or max longer",
+            );
+        }
+        if retry.warn_after >= retry.expire_after {
+            table.warn(
+                if table.has("warn-after") {
+                    "warn-after"
+                } else {
+                    "expire-after"
+                },
+                "mail expires before anybody is warned of its delay",
+                "make warn-after shorter than expire-after",
+            );
+        }
+        retry
+    };
+    root.table("retry", read).unwrap_or(default)
+}
+
+fn read_http(table: Table) -> Http {
+    Http {
+        admin: table.parsed(
+            "admin",
+            "write \"unix:/run/penstock/http.sock\", or a loopback address and port",
+            |text| {
+                if let Some(path) = text.strip_prefix("unix:") {
+                    return match path.starts_with('/') {
+                        true => Ok(HttpAddress::Unix(path.into())),
+                        false => Err("needs the whole path of the socket"),
+                    };
+                }
+                let address: SocketAddr = text
+                    .parse()
+                    .map_err(|_| "is neither unix:/path nor an address with a port")?;
+                match address.ip().to_canonical().is_loopback() {
+                    true => Ok(HttpAddress::Loopback(address)),
+                    false => Err("is not loopback, and the status page has no login"),
+                }
+            },
+        ),
+        confirm: table.parsed(
+            "confirm",
+            "write an address with its port, like \"127.0.0.1:8025\"",
+            |text| {
+                text.parse::<SocketAddr>()
+                    .map_err(|_| "is not an address with a port")
+            },
+        ),
+        base_url: table.parsed(
+            "base-url",
+            "write what the web server publishes, like \"https://mail.example.nl\"",
+            |text| {
+                let rest = text
+                    .strip_prefix("https://")
+                    .or_else(|| text.strip_prefix("http://"))
+                    .ok_or("does not begin with https:// or http://")?;
+                let odd = |it: char| it.is_whitespace() || it.is_control() || "<>\"?#".contains(it);
+                match rest.is_empty() || rest.starts_with('/') || rest.contains(odd) {
+                    true => Err("is not the beginning of a link"),
+                    false => Ok(text.trim_end_matches('/').to_owned()),
+                }
+            },
+        ),
+    }
+}
+
+fn read_hints(table: Table) -> Hints {
+    let list = |key| {
+        table
+            .list(
+                key,
+                "write names of DNS lists, like \"bl.example.org\"",
+                Domain::parse,
+            )
+            .unwrap_or_default()
+    };
+    let words = [
+        ("log", HintAction::Log),
+        ("hold", HintAction::Hold),
+        ("reject", HintAction::Reject),
+    ];
+    Hints {
+        actions: table
+            .keys()
+            .into_iter()
+            .filter_map(|name| {
+                let action = table.table(name, |hint| hint.choice("action", &words))??;
+                Some((name.to_owned(), action))
+            })
+            .collect(),
+        dnsbl: list("dnsbl"),
+        rhsbl: list("rhsbl"),
+    }
+}
+
+/// What only the whole can show.
+fn check_whole(root: Table, config: &Config) {
+    let offers_tls = config.listen.iter().any(|it| it.tls != ListenerTls::Off);
+    if offers_tls && config.tls.is_none() && !root.has("tls") {
+        root.warn(
+            "tls",
+            "a listener offers TLS without a certificate: a self-signed one is made",
+            "write [tls] with certificate and key, or have clients trust the self-signed one",
+        );
+    }
+    if root.text("users") == Some("") {
+        root.wrong("users", "names no file", "write users = \"users.toml\"");
+    }
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

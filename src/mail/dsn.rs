@@ -1,1 +1,608 @@
-//! Writing delivery status notifications (RFC 3464).
+//! Writing delivery status notifications (RFC 3464), internationalized ones included
+//! (RFC 6533). Whether one is sent, and what it says, is decided elsewhere.
+
+use jiff::Timestamp;
+
+use super::text::{printable, steers};
+use super::{Body, EnhancedStatus};
+
+/// RFC 5322 section 2.1.1.
+const LINE_MAXIMUM: usize = 998;
+/// Diagnostics longer than this are cut.
+const DIAGNOSTIC_MAXIMUM: usize = 2_000;
+
+/// All that stands in a notification.
+#[derive(Debug, Clone)]
+pub struct Notification<'a> {
+    /// Without angle brackets.
+    pub message_id: String,
+    /// When it is written.
+    pub date: Timestamp,
+    /// The address in From.
+    pub author: String,
+    /// Whom it tells: the reverse-path of the message.
+    pub to: &'a str,
+    /// ASCII.
+    pub subject: &'a str,
+    /// The Message-ID of the message without angle brackets; empty when it has none.
+    pub in_reply_to: &'a str,
+    /// The part for people.
+    pub words: &'a str,
+    /// The host that writes it.
+    pub reporting_mta: &'a str,
+    /// ENVID as the client gave it.
+    pub envelope_id: Option<&'a str>,
+    /// When the message was accepted.
+    pub arrival: Timestamp,
+    /// The name of the message in logs.
+    pub log_id: String,
+    /// The recipients it is about.
+    pub groups: &'a [Group<'a>],
+    /// What is returned of the message.
+    pub returned: Part<'a>,
+    /// The message was submitted with SMTPUTF8, so its sender reads it.
+    pub smtputf8: bool,
+}
+
+/// The fields about one recipient (RFC 3464 section 2.3).
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// ORCPT, `type;address`.
+    pub original: Option<&'a str>,
+    /// The address as sent to the relay.
+    pub recipient: String,
+    /// `failed`, `delayed`, `delivered`, `relayed` or `expanded`.
+    pub action: &'a str,
+    /// The status.
+    pub status: EnhancedStatus,
+    /// The host that said it, its name first; empty when there was none.
+    pub remote_mta: &'a str,
+    /// The reply; none when there was none.
+    pub diagnostic: Option<String>,
+    /// When it was last tried.
+    pub last_attempt: Option<Timestamp>,
+    /// Until when it is tried.
+    pub will_retry_until: Option<Timestamp>,
+}
+
+/// What is returned of a message.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Its header.
+    Header(&'a [u8]),
+    /// All of it.
+    Message(&'a [u8]),
+}
+
+/// A written notification.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The content, every line ended by CRLF.
+    pub octets: Vec<u8>,
+    /// Whether 8BITMIME is needed to send it.
+    pub body: Body,
+    /// Whether SMTPUTF8 is needed to send it.
+    pub smtputf8: bool,
+}
+
+impl Notification<'_> {
+    /// Writes it.
+    ///
+    /// It is plain ASCII wherever it can be, so that any relay can carry it: only a
+    /// sender who used SMTPUTF8 himself gets a `message/global` form (RFC 6533 section 5).
+    pub fn write(&self) -> Written {
+        let returned = match self.returned {
+            Part::Message(octets) if longest_line(octets) > LINE_MAXIMUM => {
+                Part::Header(header_of(octets, octets.len()))
+            }
+            other => other,
+        };
+        let header = match returned {
+            Part::Header(octets) => octets,
+            Part::Message(octets) => header_of(octets, octets.len()),
+        };
+        let global = self.smtputf8 && (!self.to.is_ascii() || !header.is_ascii());
+        let boundary = boundary(&self.message_id, returned);
+
+        let mut out = Out::default();
+        let id = without_line_ends(&self.message_id);
+        out.line(&format!(
+            "From: Mail Delivery System <{}>",
+            without_line_ends(&self.author)
+        ));
+        out.line(&format!("To: <{}>", without_line_ends(self.to)));
+        out.line(&format!("Subject: {}", self.subject));
+        out.line(&format!("Date: {}", date(self.date)));
+        out.line(&format!("Message-ID: <{id}>"));
+        let original = without_line_ends(self.in_reply_to);
+        if !original.is_empty()
+            && original.is_ascii()
+            && original.len() < 900
+            && !original.contains(['<', '>', ' '])
+        {
+            out.line(&format!("In-Reply-To: <{original}>"));
+            out.line(&format!("References: <{original}>"));
+        }
+        // RFC 3834 section 5: nobody's out-of-office answers this.
+        out.line("Auto-Submitted: auto-replied");
+        out.line("MIME-Version: 1.0");
+        out.line("Content-Type: multipart/report; report-type=delivery-status;");
+        out.line(&format!("\tboundary=\"{boundary}\""));
+        out.line("");
+        out.line("This is a delivery status notification in MIME format (RFC 3464).");
+
+        out.line("");
+        out.line(&format!("--{boundary}"));
+        self.human_part(&mut out);
+
+        out.line(&format!("--{boundary}"));
+        self.status_part(&mut out, global);
+
+        out.line(&format!("--{boundary}"));
+        let eight_bit = returned_part(&mut out, returned, global);
+        out.line("");
+        out.line(&format!("--{boundary}--"));
+        Written {
+            octets: out.octets,
+            body: if eight_bit || global {
+                Body::EightBitMime
+            } else {
+                Body::SevenBit
+            },
+            smtputf8: global,
+        }
+    }
+
+    fn human_part(&self, out: &mut Out) {
+        out.line("Content-Description: Explanation");
+        out.line("Content-Type: text/plain; charset=utf-8");
+        let plain = self.words.is_ascii() && longest_line(self.words.as_bytes()) <= 78;
+        if plain {
+            out.line("");
+            for line in self.words.lines() {
+                out.line(line);
+            }
+        } else {
+            out.line("Content-Transfer-Encoding: quoted-printable");
+            out.line("");
+            for line in self.words.lines() {
+                out.quoted_printable(line.as_bytes());
+            }
+        }
+        out.line("");
+    }
+
+    fn status_part(&self, out: &mut Out, global: bool) {
+        out.line("Content-Description: Delivery report");
+        if global {
+            out.line("Content-Type: message/global-delivery-status");
+            out.line("Content-Transfer-Encoding: 8bit");
+        } else {
+            out.line("Content-Type: message/delivery-status");
+        }
+        out.line("");
+        out.field(
+            "Reporting-MTA",
+            &format!("dns; {}", self.reporting_mta),
+            global,
+        );
+        if let Some(id) = self.envelope_id {
+            out.field("Original-Envelope-Id", id, global);
+        }
+        out.field("Arrival-Date", &date(self.arrival), global);
+        for group in self.groups {
+            out.line("");
+            if let Some(original) = group.original {
+                let (kind, address) = original.split_once(';').unwrap_or(("rfc822", original));
+                out.field(
+                    "Original-Recipient",
+                    &address_field(kind.trim(), address.trim(), global),
+                    global,
+                );
+            }
+            let kind = if group.recipient.is_ascii() {
+                "rfc822"
+            } else {
+                "utf-8"
+            };
+            out.field(
+                "Final-Recipient",
+                &address_field(kind, &group.recipient, global),
+                global,
+            );
+            out.field("Action", group.action, global);
+            out.field("Status", &group.status.to_string(), global);
+            if let Some(name) = group.remote_mta.split_whitespace().next() {
+                out.field("Remote-MTA", &format!("dns; {name}"), global);
+            }
+            if let Some(said) = &group.diagnostic {
+                let said = said.replace(['\r', '\n'], " ");
+                let said = printable(said.as_bytes(), DIAGNOSTIC_MAXIMUM);
+                out.field("Diagnostic-Code", &format!("smtp; {said}"), global);
+            }
+            if let Some(at) = group.last_attempt {
+                out.field("Last-Attempt-Date", &date(at), global);
+            }
+            out.field("Final-Log-Id", &self.log_id, global);
+            if let Some(until) = group.will_retry_until {
+                out.field("Will-Retry-Until", &date(until), global);
+            }
+        }
+        out.line("");
+    }
+}
+
+/// Writes the third part; tells whether it needs 8BITMIME.
+fn returned_part(out: &mut Out, returned: Part<'_>, global: bool) -> bool {
+    match returned {
+        Part::Message(octets) => {
+            let ascii = octets.is_ascii();
+            out.line("Content-Description: Your message");
+            out.line(if global {
+                "Content-Type: message/global"
+            } else {
+                "Content-Type: message/rfc822"
+            });
+            // A message inside a message may not be encoded again (RFC 2046 section 5.2.1).
+            if !ascii {
+                out.line("Content-Transfer-Encoding: 8bit");
+            }
+            out.line("");
+            out.octets.extend_from_slice(octets);
+            if !octets.ends_with(b"\r\n") {
+                out.line("");
+            }
+            !ascii
+        }
+        Part::Header(octets) => {
+            let plain = octets.is_ascii() && longest_line(octets) <= LINE_MAXIMUM;
+            out.line("Content-Description: The header of your message");
+            if global {
+                out.line("Content-Type: message/global-headers");
+                out.line("Content-Transfer-Encoding: 8bit");
+            } else {
+                out.line("Content-Type: text/rfc822-headers");
+                if !plain {
+                    // RFC 6522 section 4 allows it where the header is not ASCII.
+                    out.line("Content-Transfer-Encoding: quoted-printable");
+                }
+            }
+            out.line("");
+            if plain || global {
+                out.octets.extend_from_slice(octets);
+                if !octets.is_empty() && !octets.ends_with(b"\r\n") {
+                    out.line("");
+                }
+            } else {
+                let text = octets.strip_suffix(b"\r\n").unwrap_or(octets);
+                for line in text.split(|it| *it == b'\n') {
+                    out.quoted_printable(line.strip_suffix(b"\r").unwrap_or(line));
+                }
+            }
+            false
+        }
+    }
+}
+
+/// The header of a content: up to the empty line, at most `limit` octets, whole lines.
+pub fn header_of(content: &[u8], limit: usize) -> &[u8] {
+    let end = content
+        .windows(4)
+        .position(|it| it == b"\r\n\r\n")
+        .map_or(content.len(), |it| it + 2);
+    if content.starts_with(b"\r\n") {
+        return &[];
+    }
+    if end <= limit {
+        return &content[..end];
+    }
+    let cut = content[..limit]
+        .windows(2)
+        .rposition(|it| it == b"\r\n")
+        .map_or(0, |it| it + 2);
+    &content[..cut]
+}
+
+/// Octets of a content as DATA sends it: stuffed dots and the final dot included.
+pub fn wire_bytes(content: &[u8]) -> u64 {
+    let stuffed = content.windows(3).filter(|it| *it == b"\r\n.").count()
+        + usize::from(content.starts_with(b"."));
+    let ending = if content.is_empty() || content.ends_with(b"\r\n") {
+        0
+    } else {
+        2
+    };
+    (content.len() + stuffed + ending + 3) as u64
+}
+
+#[derive(Default)]
+struct Out {
+    octets: Vec<u8>,
+}
+
+impl Out {
+    fn line(&mut self, line: &str) {
+        self.octets.extend_from_slice(line.as_bytes());
+        self.octets.extend_from_slice(b"\r\n");
+    }
+
+    /// One field, folded before 78 columns where it has spaces (RFC 5322 section 2.2.3).
+    fn field(&mut self, name: &str, value: &str, global: bool) {
+        let value: String = value
+            .chars()
+            .map(|it| if steers(it) { ' ' } else { it })
+            .collect();
+        let value = if global || value.is_ascii() {
+            value
+        } else {
+            value
+                .chars()
+                .map(|it| match it.is_ascii() {
+                    true => it.to_string(),
+                    false => it.escape_unicode().to_string(),
+                })
+                .collect()
+        };
+        let mut line = format!("{name}:");
+        for word in value.split_whitespace() {
+            for (number, piece) in pieces(word, 900).into_iter().enumerate() {
+                let fits = line.len() + 1 + piece.len() <= 78;
+                if !fits && !line.trim().is_empty() && (number > 0 || !line.ends_with(':')) {
+                    self.line(&line);
+                    line.clear();
+                }
+                line.push(' ');
+                line.push_str(piece);
+            }
+        }
+        self.line(&line);
+    }
+
+    /// One line in quoted-printable (RFC 2045 section 6.7), softly broken.
+    fn quoted_printable(&mut self, line: &[u8]) {
+        let mut column = 0;
+        for (place, octet) in line.iter().enumerate() {
+            let last = place + 1 == line.len();
+            let plain = match octet {
+                b'=' => false,
+                b' ' | b'\t' => !last,
+                33..=126 => true,
+                _ => false,
+            };
+            let width = if plain { 1 } else { 3 };
+            if column + width > 75 {
+                self.octets.extend_from_slice(b"=\r\n");
+                column = 0;
+            }
+            if plain {
+                self.octets.push(*octet);
+            } else {
+                self.octets
+                    .extend_from_slice(format!("={octet:02X}").as_bytes());
+            }
+            column += width;
+        }
+        self.octets.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Cuts a word without spaces into pieces of at most `limit` octets.
+fn pieces(word: &str, limit: usize) -> Vec<&str> {
+    let mut rest = word;
+    let mut all = Vec::new();
+    while rest.len() > limit {
+        let mut cut = limit;
+        while !rest.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let (piece, behind) = rest.split_at(cut);
+        all.push(piece);
+        rest = behind;
+    }
+    all.push(rest);
+    all
+}
+
+/// `type; address`; beyond ASCII in the escaped form of RFC 6533 section 3 where the
+/// field must stay ASCII.
+fn address_field(kind: &str, address: &str, global: bool) -> String {
+    if address.is_ascii() {
+        return format!("{kind}; {address}");
+    }
+    if global {
+        return format!("utf-8; {address}");
+    }
+    let mut escaped = String::new();
+    for letter in address.chars() {
+        match letter {
+            '\\' | '+' | '=' => escaped.push_str(&format!("\\x{{{:02X}}}", letter as u32)),
+            '!'..='~' => escaped.push(letter),
+            _ => escaped.push_str(&format!("\\x{{{:02X}}}", letter as u32)),
+        }
+    }
+    format!("utf-8; {escaped}")
+}
+
+/// A boundary that does not occur in what is returned.
+fn boundary(message_id: &str, returned: Part<'_>) -> String {
+    let octets = match returned {
+        Part::Header(octets) | Part::Message(octets) => octets,
+    };
+    let id: String = message_id
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(40)
+        .collect();
+    let mut number = 0u32;
+    loop {
+        let boundary = format!("=_{id}.{number}");
+        let line = format!("--{boundary}");
+        if !octets.windows(line.len()).any(|it| it == line.as_bytes()) {
+            return boundary;
+        }
+        number += 1;
+    }
+}
+
+fn longest_line(octets: &[u8]) -> usize {
+    octets
+        .split(|it| *it == b'\n')
+        .map(|it| it.strip_suffix(b"\r").unwrap_or(it).len())
+        .max()
+        .unwrap_or(0)
+}
+
+/// What came from a client and stands in a header field must not end it.
+fn without_line_ends(text: &str) -> String {
+    text.chars().filter(|it| !it.is_control()).collect()
+}
+
+fn date(at: Timestamp) -> String {
+    at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn notification<'a>(groups: &'a [Group<'a>], returned: Part<'a>) -> Notification<'a> {
+        Notification {
+            message_id: "1k9xw3q5g0000@app01.example.nl".into(),
+            date: Timestamp::from_second(1_795_000_000).unwrap(),
+            author: "postmaster@app01.example.nl".into(),
+            to: "jan@example.nl",
+            subject: "Your message could not be delivered",
+            in_reply_to: "abc@example.nl",
+            words: "Not delivered.\n",
+            reporting_mta: "app01.example.nl",
+            envelope_id: Some("QQ314159"),
+            arrival: Timestamp::from_second(1_795_000_000).unwrap(),
+            log_id: "1k9xw3q5g0000".into(),
+            groups,
+            returned,
+            smtputf8: false,
+        }
+    }
+
+    fn group(recipient: &str) -> Group<'static> {
+        Group {
+            original: Some("rfc822;info@example.org"),
+            recipient: recipient.to_owned(),
+            action: "failed",
+            status: EnhancedStatus::new(5, 1, 1),
+            remote_mta: "mx.example.org [192.0.2.1]:25",
+            diagnostic: Some("550 5.1.1 <info@example.org>: Recipient address rejected: User unknown in virtual mailbox table\nsee https://example.org".into()),
+            last_attempt: Some(Timestamp::from_second(1_795_000_000).unwrap()),
+            will_retry_until: None,
+        }
+    }
+
+    #[test]
+    fn a_notification_has_the_three_parts_and_reads_back() {
+        let content = b"Subject: hello\r\nFrom: jan@example.nl\r\n\r\nbody\r\n";
+        let groups = [group("info@example.org")];
+        let written = notification(&groups, Part::Message(content)).write();
+        let text = String::from_utf8(written.octets.clone()).unwrap();
+        assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+        assert!(text.lines().all(|it| it.len() <= 80), "{text}");
+        let parsed = mail_parser::MessageParser::default()
+            .parse(&written.octets)
+            .unwrap();
+        let kinds: Vec<_> = parsed
+            .parts
+            .iter()
+            .filter_map(|it| {
+                use mail_parser::MimeHeaders;
+                it.content_type()
+                    .map(|it| format!("{}/{}", it.ctype(), it.subtype().unwrap_or("")))
+            })
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                "multipart/report",
+                "text/plain",
+                "message/delivery-status",
+                "message/rfc822"
+            ]
+        );
+        for field in [
+            "Original-Envelope-Id: QQ314159",
+            "Original-Recipient: rfc822; info@example.org",
+            "Final-Recipient: rfc822; info@example.org",
+            "Action: failed",
+            "Status: 5.1.1",
+            "Remote-MTA: dns; mx.example.org\r\n",
+            "Auto-Submitted: auto-replied",
+        ] {
+            assert!(text.contains(field), "{field} in {text}");
+        }
+        assert_eq!(written.body, Body::SevenBit);
+    }
+
+    #[test]
+    fn a_header_beyond_ascii_still_makes_an_ascii_notification() {
+        let content = "Subject: Grüße\r\nX: y\r\n\r\nbody\r\n".as_bytes();
+        let groups = [group("jürgen@bücher.example")];
+        let written = notification(&groups, Part::Header(header_of(content, 1000))).write();
+        assert!(written.octets.is_ascii());
+        assert!(!written.smtputf8);
+        let text = String::from_utf8(written.octets).unwrap();
+        assert!(
+            text.contains("Final-Recipient: utf-8; j\\x{FC}rgen@b\\x{FC}cher.example"),
+            "{text}"
+        );
+        assert!(text.contains("Subject: Gr=C3=BC=C3=9Fe"), "{text}");
+        assert!(!text.contains("body"));
+    }
+
+    #[test]
+    fn a_sender_beyond_ascii_gets_the_global_form() {
+        let content = "Subject: Grüße\r\n\r\nbody\r\n".as_bytes();
+        let groups = [group("jürgen@bücher.example")];
+        let mut notification = notification(&groups, Part::Header(header_of(content, 1000)));
+        notification.to = "jürgen@example.nl";
+        notification.smtputf8 = true;
+        let written = notification.write();
+        assert!(written.smtputf8);
+        assert_eq!(written.body, Body::EightBitMime);
+        let text = String::from_utf8(written.octets).unwrap();
+        assert!(text.contains("message/global-delivery-status"));
+        assert!(text.contains("Final-Recipient: utf-8; jürgen@bücher.example"));
+    }
+
+    #[test]
+    fn the_header_ends_at_the_empty_line_or_the_limit() {
+        assert_eq!(
+            header_of(b"a: b\r\nc: d\r\n\r\nx", 100),
+            b"a: b\r\nc: d\r\n"
+        );
+        assert_eq!(header_of(b"a: b\r\nc: d\r\n\r\nx", 9), b"a: b\r\n");
+        assert_eq!(header_of(b"\r\nx", 9), b"");
+        assert_eq!(header_of(b"aaaaaaaaaaaaaaaaa", 3), b"");
+        assert_eq!(header_of(b"", 3), b"");
+    }
+
+    #[test]
+    fn octets_on_the_wire_count_stuffed_dots_and_the_end() {
+        assert_eq!(wire_bytes(b".a\r\n.b\r\nc\r\n"), 11 + 2 + 3);
+        assert_eq!(wire_bytes(b"a"), 1 + 2 + 3);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_no_line_is_forged(said in "\\PC{0,40}[\r\n]{0,3}(Action: delivered)?\\PC{0,2000}", id in "[ -~\r\n]{0,80}", header in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut one = group("a@example.org");
+            one.diagnostic = Some(said);
+            let groups = [one];
+            let mut it = notification(&groups, Part::Header(header_of(&header, 300)));
+            it.in_reply_to = &id;
+            it.envelope_id = Some(&id);
+            let written = it.write();
+            let text = String::from_utf8_lossy(&written.octets);
+            prop_assert_eq!(text.matches("\r\nAction: ").count(), 1 + String::from_utf8_lossy(header_of(&header, 300)).matches("\r\nAction: ").count());
+            prop_assert!(text.split("\r\n").take(30).all(|it| it.len() <= 998));
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Judging what no rule knows: by enhanced status (RFC 3463, RFC 5248 and the registry
+//! they opened), by reply code and stage (RFC 5321 section 4.2), or, where there was no
+//! reply at all, by what went wrong.
+
+use crate::mail::{EnhancedStatus, Stage};
+use crate::relay::RelayError;
+
+use super::classify::{Action, Class, Finding, Refusal};
+
+/// Judges a refusal whose words no rule knows.
+pub fn judge(refusal: &Refusal<'_>) -> Finding {
+    let transient = refusal.code.is_some_and(|it| (400..500).contains(&it))
+        || (refusal.code.is_none() && refusal.enhanced.is_some_and(|it| it.class == 4));
+    if let Some(status) = refusal.enhanced
+        && let Some((class, action, remedy)) = by_status(status)
+    {
+        // A status may contradict its code: the code decides what happens (RFC 2034
+        // section 4), the status only says what it is about.
+        let action = match action {
+            Action::FailRecipient | Action::FailMessage | Action::HoldSender if transient => {
+                Action::Retry
+            }
+            other => other,
+        };
+        return finding(class, action, remedy, format!("status {status}"));
+    }
+    match refusal.code {
+        Some(code) => {
+            let (class, action, remedy) = by_code(code, refusal.stage);
+            finding(class, action, remedy, format!("code {code}"))
+        }
+        None if transient => {
+            let (class, action, remedy) = TEMPORARY;
+            finding(class, action, remedy, "class 4".into())
+        }
+        None if refusal.enhanced.is_some() => {
+            let (class, action, remedy) = REFUSED;
+            finding(class, action, remedy, "class 5".into())
+        }
+        // Neither a code nor known words: nothing may end because of it.
+        None => finding(
+            Class::Temporary,
+            Action::Retry,
+            "These words are not known here and carry no reply code. Look at the whole \
+             reply of the server.",
+            "nothing".into(),
+        ),
+    }
+}
+
+/// Judges a failed attempt that is not a refusal.
+pub fn judge_error(error: &RelayError) -> Finding {
+    let (class, action, remedy, rule) = match error {
+        RelayError::NoServer { .. } => (
+            Class::Unreachable,
+            Action::PauseRelay,
+            "Check the relay's server name in the configuration; in brackets it is looked \
+             up without MX records.",
+            "no server",
+        ),
+        RelayError::Dns { .. } => (
+            Class::Unreachable,
+            Action::PauseRelay,
+            "DNS does not answer: check the resolver of this machine (resolvectl status, \
+             /etc/resolv.conf).",
+            "dns",
+        ),
+        RelayError::Connect { .. } => (
+            Class::Unreachable,
+            Action::PauseRelay,
+            "Check server name and port, and whether a firewall lets this machine out on \
+             that port. Many networks block port 25; 587 and 465 are meant for submission.",
+            "no connection",
+        ),
+        RelayError::Tls { .. } => (
+            Class::Tls,
+            Action::PauseRelay,
+            "Check that the certificate is valid for the configured name; otherwise set \
+             tls-name, ca-file or fingerprint for this relay. On port 465 TLS starts at \
+             once, on 587 after STARTTLS.",
+            "tls",
+        ),
+        RelayError::NoSecureLogin { .. } => (
+            Class::Tls,
+            Action::PauseRelay,
+            "The server offers no STARTTLS on this port: use port 587 or 465. Only where \
+             the network between is trusted write tls = \"off\".",
+            "no tls for the login",
+        ),
+        RelayError::AuthUnavailable { .. } => (
+            Class::NotLoggedIn,
+            Action::PauseRelay,
+            "The server offers no way of logging in that is configured here: use port 587 \
+             or 465, or set auth for this relay to what it offers.",
+            "no login mechanism",
+        ),
+        RelayError::Unsupported { .. } => (
+            Class::Protocol,
+            Action::FailMessage,
+            "The relay cannot carry this message: it lacks an extension that the message \
+             needs. Send it in a plainer form, or through another relay.",
+            "extension missing",
+        ),
+        RelayError::TooLarge { .. } => (
+            Class::TooLarge,
+            Action::FailMessage,
+            "The message is larger than what the relay announces: send the file as a link, \
+             or have the relay's limit raised.",
+            "size announced",
+        ),
+        RelayError::Garbage { stage, .. } | RelayError::Closed { stage, .. }
+            if *stage < Stage::Mail =>
+        {
+            (
+                Class::Unreachable,
+                Action::PauseRelay,
+                "The server drops the connection or does not talk SMTP: check the port (465 \
+                 starts with TLS, 587 and 25 do not) and whether something between \
+                 intercepts it.",
+                "no smtp",
+            )
+        }
+        RelayError::Silent { stage, .. } if *stage < Stage::Mail => (
+            Class::Unreachable,
+            Action::PauseRelay,
+            "The server accepts the connection and says nothing: check the port (465 starts \
+             with TLS, 587 and 25 do not), or wait until it has recovered.",
+            "silence",
+        ),
+        RelayError::Garbage { .. } => (
+            Class::Temporary,
+            Action::Retry,
+            "The server answered something that is not SMTP. If it stays so, look for a \
+             firewall or mail scanner in between.",
+            "no smtp",
+        ),
+        RelayError::Closed { .. } => (
+            Class::Temporary,
+            Action::Retry,
+            "The connection broke off. If it always breaks with large messages, look at the \
+             MTU and at firewalls in between.",
+            "connection lost",
+        ),
+        RelayError::Silent { .. } => (
+            Class::Temporary,
+            Action::Retry,
+            "The server did not answer in time. If it stays so, it may be overloaded, or \
+             scan mail for longer than the time limit.",
+            "silence",
+        ),
+        RelayError::Ours { .. } => (
+            Class::Temporary,
+            Action::Retry,
+            "Penstock could not read or record the message: see its log and the state of \
+             the disk.",
+            "our own trouble",
+        ),
+        RelayError::Cancelled => (
+            Class::Temporary,
+            Action::Retry,
+            "Penstock stopped before it was sent; it goes out after the start.",
+            "stopped",
+        ),
+        RelayError::Refused { stage, reply } => {
+            return judge(&Refusal {
+                stage: Some(*stage),
+                code: Some(reply.code),
+                enhanced: reply.enhanced,
+                ..Refusal::default()
+            });
+        }
+    };
+    finding(class, action, remedy, rule.to_owned())
+}
+
+type Verdict = (Class, Action, &'static str);
+
+fn finding(class: Class, action: Action, remedy: &str, rule: String) -> Finding {
+    Finding {
+        class,
+        action,
+        remedy: remedy.to_owned(),
+        rule,
+        fallback: true,
+    }
+}
+
+const TEMPORARY: Verdict = (
+    Class::Temporary,
+    Action::Retry,
+    "The server asks to try again later, and Penstock does.",
+);
+const REFUSED: Verdict = (
+    Class::Refused,
+    Action::FailRecipient,
+    "The server refuses it for good: its own words are all that is known about the reason.",
+);
+const NO_LOGIN: Verdict = (
+    Class::NotLoggedIn,
+    Action::PauseRelay,
+    "Check user name and password of this relay (penstock relay login), and that the \
+     account may send by SMTP.",
+);
+const NO_TLS: Verdict = (
+    Class::Tls,
+    Action::PauseRelay,
+    "The server wants TLS before it goes on: set tls = \"required\", or use port 587 or 465.",
+);
+const UNKNOWN_RECIPIENT: Verdict = (
+    Class::RecipientUnknown,
+    Action::FailRecipient,
+    "Check the address for a typing error and take it off the list if it is out of date.",
+);
+const TOO_LARGE: Verdict = (
+    Class::TooLarge,
+    Action::FailMessage,
+    "The message is too large: send the file as a link, or in parts.",
+);
+const BAD_SENDER: Verdict = (
+    Class::SenderNotAllowed,
+    Action::HoldSender,
+    "The server does not take this sender address: check the reverse-path that the \
+     application uses, or set reverse-path for this relay.",
+);
+const AUTHENTICITY: Verdict = (
+    Class::Policy,
+    Action::FailMessage,
+    "SPF, DKIM or DMARC of the From domain does not cover this relay: see penstock check.",
+);
+
+/// What a status says (the registry of enumerated status codes, RFC 5248 section 2).
+fn by_status(status: EnhancedStatus) -> Option<Verdict> {
+    let transient = status.class == 4;
+    Some(match (status.subject, status.detail) {
+        (1, 0..=3 | 6 | 9 | 10) => UNKNOWN_RECIPIENT,
+        (1, 7 | 8) => BAD_SENDER,
+        (2, 1) => (
+            Class::RecipientRefuses,
+            Action::FailRecipient,
+            "The recipient's mailbox is disabled or takes no mail: ask the recipient by \
+             another way, or take the address off the list.",
+        ),
+        (2, 2) => (
+            Class::MailboxFull,
+            Action::FailRecipient,
+            "The recipient's mailbox is full: the recipient must make room.",
+        ),
+        (2, 3) | (3, 4) => TOO_LARGE,
+        (2, 4) => (
+            Class::RecipientRefuses,
+            Action::FailRecipient,
+            "The address is a mailing list that could not be expanded: ask its owner.",
+        ),
+        (3, 1 | 2 | 5 | 7) if transient => (
+            Class::Temporary,
+            Action::Retry,
+            "The server has trouble of its own and asks to try again later.",
+        ),
+        (4, 6) => (
+            Class::Loop,
+            Action::FailMessage,
+            "The message runs in circles between servers: check forwardings and the \
+             relay's routes.",
+        ),
+        (4, _) => (
+            Class::Temporary,
+            Action::Retry,
+            "The relay cannot reach the next server at present.",
+        ),
+        (5, 3) => (
+            Class::TooManyRecipients,
+            Action::Retry,
+            "Set recipients-per-message for this relay to what it accepts.",
+        ),
+        (5, 0..=2 | 4..=6) => (
+            Class::Protocol,
+            Action::FailMessage,
+            "The relay did not understand a command: look at the conversation with penstock \
+             relay test.",
+        ),
+        (6, 3 | 5 | 7..=9) => (
+            Class::Protocol,
+            Action::FailMessage,
+            "The relay or the recipient's server cannot carry this message as it is: send \
+             it in a plainer form.",
+        ),
+        (6, 1 | 2 | 4) => (
+            Class::Content,
+            Action::FailMessage,
+            "The form of the content was refused: send it in a plainer form.",
+        ),
+        (7, 8 | 9 | 11 | 12 | 14 | 18) => NO_LOGIN,
+        (7, 10) => NO_TLS,
+        (7, 13) => (
+            Class::AccountSuspended,
+            Action::PauseRelay,
+            "The relay has disabled the account: ask its operator why, then run penstock \
+             relay resume.",
+        ),
+        (7, 15 | 16) => TEMPORARY,
+        (7, 17 | 2 | 19) => (
+            Class::RecipientRefuses,
+            Action::FailRecipient,
+            "The recipient does not take mail from this sender: ask the recipient by \
+             another way.",
+        ),
+        (7, 20..=24 | 26 | 27 | 29 | 30) => AUTHENTICITY,
+        (7, 25) => (
+            Class::Policy,
+            Action::FailMessage,
+            "The sending address has no matching reverse DNS: whoever runs the sending \
+             server must set its PTR record.",
+        ),
+        (7, 28) => (
+            Class::Rate,
+            Action::SlowDown,
+            "The server takes this for a flood: lower the relay's limits.",
+        ),
+        _ => return None,
+    })
+}
+
+/// What a reply code says, with the stage where that matters.
+fn by_code(code: u16, stage: Option<Stage>) -> Verdict {
+    match code {
+        432 | 454 | 530 | 534 | 535 | 538
+            if stage.is_none_or(|it| it <= Stage::Auth || code == 530) =>
+        {
+            if code == 538 || (code == 454 && stage == Some(Stage::StartTls)) {
+                NO_TLS
+            } else {
+                NO_LOGIN
+            }
+        }
+        400..500 => TEMPORARY,
+        552 if matches!(stage, Some(Stage::Recipient)) => (
+            Class::MailboxFull,
+            Action::FailRecipient,
+            "The recipient's mailbox is full or takes no message of this size: the \
+             recipient must make room.",
+        ),
+        552 => TOO_LARGE,
+        551 => UNKNOWN_RECIPIENT,
+        550 | 553 | 556 if matches!(stage, Some(Stage::Recipient)) => REFUSED,
+        500..=504 | 555 => (
+            Class::Protocol,
+            Action::FailMessage,
+            "The relay did not understand a command: look at the conversation with penstock \
+             relay test.",
+        ),
+        500..600 => match stage {
+            Some(Stage::Recipient) | None => REFUSED,
+            _ => (REFUSED.0, Action::FailMessage, REFUSED.2),
+        },
+        // Not a refusal in any reading: a reply that cannot stand here.
+        _ => TEMPORARY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(code: u16, status: &str, stage: Stage) -> (Class, Action) {
+        let it = judge(&Refusal {
+            stage: Some(stage),
+            code: Some(code),
+            enhanced: status.parse().ok(),
+            ..Refusal::default()
+        });
+        assert!(it.fallback);
+        (it.class, it.action)
+    }
+
+    #[test]
+    fn the_status_says_what_it_is_about_and_the_code_whether_it_is_final() {
+        use Action::*;
+        for (code, status, stage, expected) in [
+            (
+                550,
+                "5.1.1",
+                Stage::Recipient,
+                (Class::RecipientUnknown, FailRecipient),
+            ),
+            (
+                450,
+                "4.1.1",
+                Stage::Recipient,
+                (Class::RecipientUnknown, Retry),
+            ),
+            (
+                450,
+                "5.1.1",
+                Stage::Recipient,
+                (Class::RecipientUnknown, Retry),
+            ),
+            (552, "5.3.4", Stage::Mail, (Class::TooLarge, FailMessage)),
+            (535, "5.7.8", Stage::Auth, (Class::NotLoggedIn, PauseRelay)),
+            (
+                550,
+                "5.7.13",
+                Stage::Mail,
+                (Class::AccountSuspended, PauseRelay),
+            ),
+            (550, "5.7.1", Stage::FinalDot, (Class::Refused, FailMessage)),
+            (
+                550,
+                "5.7.1",
+                Stage::Recipient,
+                (Class::Refused, FailRecipient),
+            ),
+            (451, "", Stage::Recipient, (Class::Temporary, Retry)),
+            (530, "", Stage::Mail, (Class::NotLoggedIn, PauseRelay)),
+            (454, "", Stage::FinalDot, (Class::Temporary, Retry)),
+            (552, "", Stage::FinalDot, (Class::TooLarge, FailMessage)),
+            (354, "", Stage::FinalDot, (Class::Temporary, Retry)),
+        ] {
+            assert_eq!(
+                judged(code, status, stage),
+                expected,
+                "{code} {status} {stage:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_transient_code_ends_mail_whatever_its_status() {
+        for code in 400..500 {
+            for subject in 0..8 {
+                for detail in 0..40 {
+                    for class in [4, 5] {
+                        for stage in Stage::ALL {
+                            let it = judge(&Refusal {
+                                stage: Some(stage),
+                                code: Some(code),
+                                enhanced: Some(EnhancedStatus::new(class, subject, detail)),
+                                ..Refusal::default()
+                            });
+                            assert!(!it.action.is_final(), "{code} {class}.{subject}.{detail}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

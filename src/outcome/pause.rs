@@ -1,0 +1,506 @@
+//! The trouble of one relay: when it is paused, why, and when it is tried again.
+//!
+//! A relay's trouble costs delay, never mail: while it lasts, the relay's mail waits,
+//! one message at a time goes as a probe, and the first that gets through ends it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Retry;
+use crate::mail::Stage;
+
+use super::backoff;
+use super::classify::{Class, Finding};
+use super::settle::{Settlement, Suspicion, Trouble};
+
+/// How many different senders, and how many different recipients, must have been
+/// refused with no success between before it is the relay's trouble (PRODUCT section 5).
+const WITNESSES: usize = 3;
+/// Past pauses that are kept apart; more are joined.
+const PAUSES_MAXIMUM: usize = 64;
+
+/// What is known of one relay's trouble, past and present.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    pause: Option<Pause>,
+    past: Vec<(Timestamp, Timestamp)>,
+    refused_senders: BTreeSet<String>,
+    refused_recipients: BTreeSet<String>,
+}
+
+/// Why and since when a relay is paused, and when it is tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who or what paused it.
+    pub cause: Cause,
+    /// What it is about (a [`Class`]'s name); empty when a person paused it.
+    pub class: String,
+    /// At which point of the dialogue (a [`Stage`]'s name); empty when a person paused it.
+    pub stage: String,
+    /// The server's own words, or the administrator's note.
+    pub words: String,
+    /// What somebody could change.
+    pub remedy: String,
+    /// The rule that judged it.
+    pub rule: String,
+    /// The administrator's name, or `penstock`.
+    pub by: String,
+    /// Probes that failed.
+    pub probes: u32,
+    /// When the next message may go as a probe; none: only when somebody resumes it.
+    pub next_probe: Option<Timestamp>,
+}
+
+/// Who or what paused a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// An administrator.
+    Administrator,
+    /// Its own trouble.
+    Trouble,
+    /// It asked for less at once.
+    Rate,
+}
+
+/// What an event did to a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing to tell anybody.
+    None,
+    /// It is paused now and was not before: say so, once.
+    Paused,
+    /// It is still paused; the next probe is later.
+    Postponed,
+    /// It works again.
+    Resumed,
+}
+
+impl Health {
+    /// Reads what [`to_value`](Self::to_value) wrote; what cannot be read is a relay
+    /// without trouble, which costs at most one more refused connection.
+    pub fn from_value(value: &serde_json::Value) -> Self {
+        Self::deserialize(value).unwrap_or_default()
+    }
+
+    /// For the spool's notes.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The pause it is in, if it is.
+    pub fn pause(&self) -> Option<&Pause> {
+        self.pause.as_ref()
+    }
+
+    /// Whether mail may go to it as if nothing were wrong.
+    pub fn is_well(&self) -> bool {
+        self.pause.is_none()
+    }
+
+    /// Whether one message may go as a probe now.
+    pub fn probe_due(&self, now: Timestamp) -> bool {
+        self.pause
+            .as_ref()
+            .and_then(|it| it.next_probe)
+            .is_some_and(|it| it <= now)
+    }
+
+    /// When a probe is due, if it is paused and not by a person.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        self.pause.as_ref()?.next_probe
+    }
+
+    /// Learns from what became of a message.
+    pub fn learn(
+        &mut self,
+        settlement: &Settlement,
+        retry: &Retry,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Change {
+        if settlement.delivered {
+            self.refused_senders.clear();
+            self.refused_recipients.clear();
+        }
+        if let Some(trouble) = &settlement.trouble {
+            return self.trouble(trouble, retry, now, jitter);
+        }
+        let resumed = match (&self.pause, settlement.reached) {
+            (Some(pause), _) if pause.cause == Cause::Administrator => false,
+            (Some(_), _) if settlement.delivered => true,
+            // It came past the point where the trouble was.
+            (Some(pause), Some(stage)) => {
+                Stage::from_name(&pause.stage).is_some_and(|it| it < stage)
+            }
+            _ => false,
+        };
+        if resumed && settlement.suspicion.is_none() {
+            self.end_pause(now);
+            return Change::Resumed;
+        }
+        if let Some(suspicion) = &settlement.suspicion
+            && let Some(trouble) = self.suspect(suspicion)
+        {
+            return self.trouble(&trouble, retry, now, jitter);
+        }
+        if let Some(pause) = &mut self.pause
+            && pause.next_probe.is_some_and(|it| it <= now)
+        {
+            // The probe proved nothing either way: the next one comes soon.
+            pause.next_probe = Some(later(now, backoff::delay(retry, Duration::ZERO, jitter)));
+        }
+        Change::None
+    }
+
+    /// The relay has trouble: it is paused, or its next probe comes later still.
+    pub fn trouble(
+        &mut self,
+        trouble: &Trouble,
+        retry: &Retry,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Change {
+        let change = match &mut self.pause {
+            Some(pause) if pause.cause == Cause::Administrator => return Change::None,
+            Some(pause) => {
+                // Transactions that were under way when it was paused are no probes.
+                if pause.next_probe.is_some_and(|it| it > now) {
+                    return Change::None;
+                }
+                pause.probes = pause.probes.saturating_add(1);
+                Change::Postponed
+            }
+            None => Change::Paused,
+        };
+        let since = self.pause.as_ref().map_or(now, |it| it.since);
+        let probes = self.pause.as_ref().map_or(0, |it| it.probes);
+        let wait = backoff::delay(retry, between(since, now), jitter);
+        self.pause = Some(Pause {
+            since,
+            cause: if trouble.slow_down {
+                Cause::Rate
+            } else {
+                Cause::Trouble
+            },
+            class: trouble.finding.class.name().to_owned(),
+            stage: trouble.stage.name().to_owned(),
+            words: trouble.words.clone(),
+            remedy: trouble.finding.remedy.clone(),
+            rule: trouble.finding.rule.clone(),
+            by: "penstock".to_owned(),
+            probes,
+            next_probe: Some(later(now, wait)),
+        });
+        change
+    }
+
+    /// A probe is on its way: no other one until its outcome is known, or until this
+    /// moment if it never is.
+    pub fn probing(&mut self, until: Timestamp) {
+        if let Some(pause) = &mut self.pause
+            && pause.next_probe.is_some()
+        {
+            pause.next_probe = Some(until);
+        }
+    }
+
+    /// An administrator pauses it, until it is resumed by one.
+    pub fn pause_by(&mut self, by: &str, note: &str, now: Timestamp) -> Change {
+        let was_well = self.is_well();
+        let since = self.pause.as_ref().map_or(now, |it| it.since);
+        self.pause = Some(Pause {
+            since,
+            cause: Cause::Administrator,
+            class: String::new(),
+            stage: String::new(),
+            words: note.to_owned(),
+            remedy: "Run penstock relay resume when it may send again.".to_owned(),
+            rule: String::new(),
+            by: by.to_owned(),
+            probes: 0,
+            next_probe: None,
+        });
+        if was_well {
+            Change::Paused
+        } else {
+            Change::Postponed
+        }
+    }
+
+    /// An administrator resumes it, or its configuration changed: it is tried at once.
+    pub fn resume(&mut self, now: Timestamp) -> Change {
+        self.refused_senders.clear();
+        self.refused_recipients.clear();
+        if self.pause.is_none() {
+            return Change::None;
+        }
+        self.end_pause(now);
+        Change::Resumed
+    }
+
+    /// How much of the time between two moments the relay was paused.
+    pub fn paused_between(&self, from: Timestamp, to: Timestamp) -> Duration {
+        let present = self.pause.as_ref().map(|it| (it.since, to));
+        self.past
+            .iter()
+            .copied()
+            .chain(present)
+            .map(|(start, end)| between(start.max(from), end.min(to)))
+            .sum()
+    }
+
+    /// The pause as a finding, for reports about mail that waits for it.
+    pub fn finding(&self) -> Option<Finding> {
+        let pause = self.pause.as_ref()?;
+        Some(Finding {
+            class: Class::from_name(&pause.class).unwrap_or(Class::Temporary),
+            action: super::classify::Action::PauseRelay,
+            remedy: pause.remedy.clone(),
+            rule: pause.rule.clone(),
+            fallback: false,
+        })
+    }
+
+    /// Remembers who was refused; the trouble it proves, when it does.
+    fn suspect(&mut self, suspicion: &Suspicion) -> Option<Trouble> {
+        let room = |set: &BTreeSet<String>| set.len() < WITNESSES;
+        if room(&self.refused_senders) {
+            self.refused_senders.insert(suspicion.sender.clone());
+        }
+        for recipient in &suspicion.recipients {
+            if room(&self.refused_recipients) {
+                self.refused_recipients.insert(recipient.clone());
+            }
+        }
+        (!room(&self.refused_senders) && !room(&self.refused_recipients))
+            .then(|| suspicion.trouble.clone())
+    }
+
+    fn end_pause(&mut self, now: Timestamp) {
+        let Some(pause) = self.pause.take() else {
+            return;
+        };
+        // A clock that went back must not make a pause that ends before it starts.
+        self.past.push((pause.since, now.max(pause.since)));
+        self.past.sort();
+        while self.past.len() > PAUSES_MAXIMUM {
+            // Joining across the shortest gap counts that gap as paused: mail expires
+            // a little later, never earlier.
+            let shortest = (1..self.past.len())
+                .min_by_key(|it| between(self.past[it - 1].1, self.past[*it].0))
+                .expect("there are more than one");
+            let (_, end) = self.past.remove(shortest);
+            self.past[shortest - 1].1 = self.past[shortest - 1].1.max(end);
+        }
+    }
+}
+
+/// From one moment to a later one; nothing when the clock went back.
+pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
+
+/// A moment after another; the end of time when there is no such moment.
+pub(super) fn later(from: Timestamp, by: Duration) -> Timestamp {
+    from.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::Rules;
+    use super::super::settle::{Policy, settle};
+    use super::super::testing::*;
+    use super::*;
+    use crate::mail::{Envelope, ReversePath};
+    use crate::relay::{Delivery, RelayError};
+
+    fn learn(
+        health: &mut Health,
+        envelope: &Envelope,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> Change {
+        let policy = Policy {
+            retry: &RETRY,
+            rules: Rules::compiled_in(),
+            health,
+        };
+        let settlement = settle(envelope, delivery, &policy, now, 0.5);
+        health.learn(&settlement, &RETRY, now, 0.5)
+    }
+
+    fn no_connection(now: Timestamp) -> Delivery {
+        delivery(
+            now,
+            vec![Err(RelayError::Connect {
+                server: "mx".into(),
+                detail: "refused".into(),
+            })],
+        )
+    }
+
+    #[test]
+    fn trouble_pauses_once_and_probes_come_later_and_later() {
+        let message = envelope(&["a@example.org"]);
+        let mut health = Health::default();
+        assert_eq!(
+            learn(&mut health, &message, &no_connection(at(0)), at(0)),
+            Change::Paused
+        );
+        // What was under way at the same time is no probe.
+        assert_eq!(
+            learn(&mut health, &message, &no_connection(at(0)), at(0)),
+            Change::None
+        );
+        let mut probes = Vec::new();
+        let mut now = at(0);
+        for _ in 0..7 {
+            now = health.wake_at().unwrap();
+            assert!(health.probe_due(now));
+            probes.push((now.as_second() - at(0).as_second()) / 60);
+            assert_eq!(
+                learn(&mut health, &message, &no_connection(now), now),
+                Change::Postponed
+            );
+        }
+        assert_eq!(probes, [1, 3, 7, 15, 31, 63, 123]);
+        let pause = health.pause().unwrap();
+        assert_eq!(
+            (pause.since, pause.probes, pause.stage.as_str()),
+            (at(0), 7, "connect")
+        );
+        let taken = delivery(now, vec![taken()]);
+        assert_eq!(learn(&mut health, &message, &taken, now), Change::Resumed);
+        assert!(health.is_well());
+        assert_eq!(health.paused_between(at(-10), at(500)), between(at(0), now));
+    }
+
+    #[test]
+    fn a_refusal_past_the_trouble_proves_that_it_is_over() {
+        let mut health = Health::default();
+        let message = envelope(&["a@example.org"]);
+        let auth = delivery(at(0), vec![refused(Stage::Auth, "535 5.7.8 no")]);
+        assert_eq!(learn(&mut health, &message, &auth, at(0)), Change::Paused);
+        let unknown = delivery(at(2), vec![refused(Stage::Recipient, "550 5.1.1 unknown")]);
+        assert_eq!(
+            learn(&mut health, &message, &unknown, at(2)),
+            Change::Resumed
+        );
+    }
+
+    fn from(sender: &str, recipient: &str) -> Envelope {
+        let mut message = envelope(&[recipient]);
+        message.from = crate::mail::Mailbox::parse(sender).unwrap();
+        message
+    }
+
+    #[test]
+    fn three_senders_and_three_recipients_prove_that_relaying_is_denied() {
+        let denied = || {
+            delivery(
+                at(0),
+                vec![refused(Stage::Recipient, "550 5.7.1 Unable to relay")],
+            )
+        };
+        let mut health = Health::default();
+        for (sender, recipient) in [
+            ("a@x.nl", "1@y.nl"),
+            ("a@x.nl", "2@y.nl"),
+            ("a@x.nl", "3@y.nl"),
+            ("b@x.nl", "3@y.nl"),
+            ("B@x.nl", "4@y.nl"),
+        ] {
+            assert_eq!(
+                learn(&mut health, &from(sender, recipient), &denied(), at(0)),
+                Change::None
+            );
+        }
+        let mut proven = health.clone();
+        assert_eq!(
+            learn(&mut proven, &from("c@x.nl", "1@y.nl"), &denied(), at(0)),
+            Change::Paused
+        );
+        // One success between, and the count begins again.
+        learn(
+            &mut health,
+            &envelope(&["z@y.nl"]),
+            &delivery(at(0), vec![taken()]),
+            at(0),
+        );
+        assert_eq!(
+            learn(&mut health, &from("c@x.nl", "1@y.nl"), &denied(), at(0)),
+            Change::None
+        );
+    }
+
+    #[test]
+    fn a_refused_report_never_pauses_anything() {
+        let mut health = Health::default();
+        for number in 0..9 {
+            for words in ["550 5.7.1 Unable to relay", "550 5.7.13 account disabled"] {
+                let mut message = from(&format!("a{number}@x.nl"), &format!("{number}@y.nl"));
+                message.reverse_path = ReversePath::Null;
+                let denied = delivery(at(0), vec![refused(Stage::Mail, words)]);
+                assert_eq!(learn(&mut health, &message, &denied, at(0)), Change::None);
+            }
+        }
+        assert!(health.is_well());
+    }
+
+    #[test]
+    fn what_an_administrator_paused_only_an_administrator_resumes() {
+        let mut health = Health::default();
+        let message = envelope(&["a@example.org"]);
+        assert_eq!(
+            health.pause_by("anna", "maintenance", at(0)),
+            Change::Paused
+        );
+        let taken = delivery(at(1), vec![taken()]);
+        assert_eq!(learn(&mut health, &message, &taken, at(1)), Change::None);
+        assert_eq!(
+            learn(&mut health, &message, &no_connection(at(1)), at(1)),
+            Change::None
+        );
+        assert_eq!(
+            (health.wake_at(), health.probe_due(at(9_999))),
+            (None, false)
+        );
+        assert_eq!(health.resume(at(3)), Change::Resumed);
+        assert_eq!(health.resume(at(3)), Change::None);
+        assert_eq!(health.paused_between(at(1), at(2)), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_state_reads_back_and_garbage_is_health() {
+        let mut health = Health::default();
+        learn(
+            &mut health,
+            &envelope(&["a@example.org"]),
+            &no_connection(at(0)),
+            at(0),
+        );
+        assert_eq!(Health::from_value(&health.to_value()), health);
+        assert_eq!(
+            Health::from_value(&serde_json::json!([1, 2])),
+            Health::default()
+        );
+    }
+
+    #[test]
+    fn many_pauses_are_joined_to_the_safe_side() {
+        let mut health = Health::default();
+        for hour in 0..300 {
+            health.pause_by("a", "", at(hour * 60));
+            health.resume(at(hour * 60 + 10));
+        }
+        assert!(health.past.len() <= PAUSES_MAXIMUM);
+        assert!(health.paused_between(at(0), at(300 * 60)) >= Duration::from_secs(300 * 600));
+    }
+}

@@ -67,10 +67,10 @@ pub fn read(text: &str) -> Vec<Said> {
     if !from_status.is_empty() {
         return from_status;
     }
-    if looks_like_a_message(text) {
-        if let Some(said) = quoted(text) {
-            return vec![said];
-        }
+    if looks_like_a_message(text)
+        && let Some(said) = quoted(text)
+    {
+        return vec![said];
     }
     vec![Said::read(text)]
 }

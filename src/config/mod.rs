@@ -357,3 +357,6 @@ pub enum UserAddress {
     /// `@domain`: everyone else there.
     Domain(Domain),
 }
+
+#[cfg(test)]
+mod sample_tests;

@@ -40,11 +40,7 @@ pub struct Checked {
 impl Config {
     /// Reads the text of the two files.
     pub fn parse(penstock_toml: &str, users_toml: &str) -> Result<Self, ConfigError> {
-        let main = Source::new(Path::new("penstock.toml"), penstock_toml);
-        let tree = main.parse()?;
-        let (read, _) = read_main(Table::root(&main, &tree), &Place::default(), NOT_BUILT);
-        let users = Source::new(Path::new("users.toml"), users_toml);
-        read_directory(read, main, users, NOT_BUILT).map(|it| it.config)
+        read_texts(penstock_toml, users_toml, &Place::default(), NOT_BUILT).map(|it| it.config)
     }
 
     /// Reads the files, for the daemon: whole or not at all, changing nothing.
@@ -62,6 +58,20 @@ pub fn load(path: &Path) -> Result<Checked, ConfigError> {
 /// hands over is a warning, and empty in the result.
 pub fn inspect(path: &Path) -> Result<Checked, ConfigError> {
     read_files(path, true)
+}
+
+/// Reads the text of the two files as if they stood in `place`.
+pub(super) fn read_texts(
+    main: &str,
+    users: &str,
+    place: &Place,
+    not_built: NotBuilt,
+) -> Result<Checked, ConfigError> {
+    let main = Source::new(Path::new("penstock.toml"), main);
+    let tree = main.parse()?;
+    let (read, _) = read_main(Table::root(&main, &tree), place, not_built);
+    let users = Source::new(Path::new("users.toml"), users);
+    read_directory(read, main, users, not_built)
 }
 
 fn read_files(path: &Path, inspecting: bool) -> Result<Checked, ConfigError> {
@@ -142,7 +152,7 @@ fn cannot_read(path: &Path, error: &std::io::Error, directory: bool) -> ConfigEr
     }
 }
 
-type NotBuilt = &'static [(&'static str, Option<&'static str>)];
+pub(super) type NotBuilt = &'static [(&'static str, Option<&'static str>)];
 
 /// Everything but the users, and the path to those.
 fn read_main(root: Table, place: &Place, not_built: NotBuilt) -> (Config, String) {

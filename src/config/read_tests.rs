@@ -675,12 +675,9 @@ fn surprises_are_warnings() {
 
 #[test]
 fn the_status_page_stays_on_this_machine_once_it_is_built() {
-    let read = |text: &str| {
-        let source = Source::new(Path::new("penstock.toml"), text);
-        let tree = source.parse().unwrap();
-        let (config, _) = read_main(Table::root(&source, &tree), &Place::default(), &[]);
-        let (problems, _) = source.finish();
-        (config, problems)
+    let read = |text: &str| match read_texts(text, "", &Place::default(), &[]) {
+        Ok(checked) => (Some(checked.config), Vec::new()),
+        Err(error) => (None, error.problems),
     };
     let (config, problems) = read(
         "[http]\nadmin = \"unix:/run/penstock/http.sock\"\nconfirm = \"127.0.0.1:8025\"\n\
@@ -689,6 +686,7 @@ fn the_status_page_stays_on_this_machine_once_it_is_built() {
          sender = \"a@b.example\"\n",
     );
     assert!(problems.is_empty(), "{problems:?}");
+    let config = config.unwrap();
     assert_eq!(
         config.http.base_url.as_deref(),
         Some("https://mail.example.nl")

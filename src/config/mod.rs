@@ -4,6 +4,7 @@
 //! [`Config`] is what the rest of the program sees: nothing in it needs to be checked
 //! again. Every mistake is a [`Problem`] that names file, line, key and remedy.
 
+pub mod facts;
 mod file;
 mod hostname;
 pub mod keys;
@@ -28,6 +29,7 @@ use ipnet::IpNet;
 
 use crate::mail::{Domain, Mailbox};
 
+pub use facts::{Fact, Section, changes};
 pub use limits::{LimitSource, Limits};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};

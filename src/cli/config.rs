@@ -1,0 +1,319 @@
+//! `penstock config check` and `penstock config show`: what is written, checked, and
+//! what it comes to. Neither needs the daemon.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value as Json, json};
+use toml::Value;
+
+use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Section};
+
+/// The exit code of a bad configuration (sysexits.h, EX_CONFIG).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Where a comment begins behind a value.
+const COMMENT_COLUMN: usize = 40;
+/// Wide enough for a terminal that nobody resized.
+const COLUMNS: usize = 80;
+
+/// Checks both files; exits 78 if the daemon would not start with them.
+pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let checked = config::inspect(path);
+    let text = match json {
+        true => pretty(&check_json(path, &checked)),
+        false => check_text(path, &checked),
+    };
+    print(&text)?;
+    Ok(match checked {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(EXIT_CONFIG),
+    })
+}
+
+/// Shows every value as it takes effect, secrets as `***`, and where limits come from.
+pub fn show(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let checked = config::inspect(path);
+    let (text, code) = match (&checked, json) {
+        (Ok(checked), true) => (
+            pretty(&show_json(&checked.config.sections())),
+            ExitCode::SUCCESS,
+        ),
+        (Ok(checked), false) => (
+            show_text(path, &checked.config.sections()),
+            ExitCode::SUCCESS,
+        ),
+        (Err(_), true) => (
+            pretty(&check_json(path, &checked)),
+            ExitCode::from(EXIT_CONFIG),
+        ),
+        (Err(_), false) => (check_text(path, &checked), ExitCode::from(EXIT_CONFIG)),
+    };
+    print(&text)?;
+    Ok(code)
+}
+
+/// A reader that has seen enough (`penstock config show | head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_text(path: &Path, checked: &Result<Checked, ConfigError>) -> String {
+    let mut text = String::new();
+    match checked {
+        Ok(Checked { config, warnings }) => {
+            for warning in warnings {
+                _ = writeln!(text, "warning: {warning}");
+            }
+            _ = writeln!(
+                text,
+                "{}: good, {}, {}, {}",
+                path.display(),
+                counted(config.listen.len(), "listener"),
+                counted(config.relays.len(), "relay"),
+                counted(config.users.len(), "user"),
+            );
+        }
+        Err(error) => {
+            _ = writeln!(text, "{error}");
+            let count = counted(error.problems.len(), "mistake");
+            _ = writeln!(text, "{}: {count}, nothing was changed", path.display());
+        }
+    }
+    text
+}
+
+fn check_json(path: &Path, checked: &Result<Checked, ConfigError>) -> Json {
+    let (config, problems, warnings) = match checked {
+        Ok(checked) => (Some(&checked.config), &[][..], &checked.warnings[..]),
+        Err(error) => (None, &error.problems[..], &[][..]),
+    };
+    json!({
+        "ok": checked.is_ok(),
+        "file": path,
+        "listeners": config.map(|it| it.listen.len()),
+        "relays": config.map(|it| it.relays.len()),
+        "users": config.map(|it| it.users.len()),
+        "problems": problems.iter().map(problem_json).collect::<Vec<_>>(),
+        "warnings": warnings.iter().map(problem_json).collect::<Vec<_>>(),
+    })
+}
+
+fn problem_json(problem: &Problem) -> Json {
+    json!({
+        "file": problem.file,
+        "line": problem.line,
+        "key": problem.key,
+        "what": problem.what,
+        "remedy": problem.remedy,
+    })
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+fn show_text(path: &Path, sections: &[Section]) -> String {
+    let mut text = format!("# {}, as it takes effect\n", path.display());
+    for section in sections {
+        if !section.table.is_empty() {
+            _ = match section.array {
+                true => writeln!(text, "\n[[{}]]", section.table),
+                false => writeln!(text, "\n[{}]", section.table),
+            };
+        }
+        let mut below = "";
+        for fact in &section.facts {
+            let (table, key) = fact.key.rsplit_once('.').unwrap_or(("", &fact.key));
+            if table != below {
+                _ = writeln!(text, "\n[{}.{table}]", section.table);
+                below = table;
+            }
+            text.push_str(&line(key, &fact.value, fact.source.as_ref()));
+        }
+    }
+    text
+}
+
+/// A key and its value; a list that is too long for the line with one entry a line.
+fn line(key: &str, value: &Value, source: Option<&LimitSource>) -> String {
+    let mut line = format!("{key} = {value}");
+    if let Value::Array(list) = value
+        && line.chars().count() > COLUMNS
+    {
+        let entries: String = list.iter().map(|it| format!("    {it},\n")).collect();
+        line = format!("{key} = [\n{entries}]");
+    }
+    let source = match source {
+        None => return line + "\n",
+        Some(LimitSource::Written) => "written".to_owned(),
+        Some(LimitSource::Preset { preset, date, .. }) => format!("{preset}, {date}"),
+    };
+    format!("{line:COMMENT_COLUMN$} # {source}\n")
+}
+
+fn show_json(sections: &[Section]) -> Json {
+    let mut root = Map::new();
+    for section in sections {
+        let facts = facts_json(&section.facts);
+        match (section.table.split_once('.'), section.array) {
+            (None, true) => {
+                let list = root
+                    .entry(section.table.clone())
+                    .or_insert_with(|| json!([]));
+                if let Json::Array(list) = list {
+                    list.push(facts.into());
+                }
+            }
+            (None, false) if section.table.is_empty() => root.extend(facts),
+            (None, false) => {
+                root.insert(section.table.clone(), facts.into());
+            }
+            (Some((table, name)), _) => {
+                let named = root.entry(table).or_insert_with(|| json!({}));
+                if let Json::Object(named) = named {
+                    named.insert(name.trim_matches('"').to_owned(), facts.into());
+                }
+            }
+        }
+    }
+    root.into()
+}
+
+fn facts_json(facts: &[Fact]) -> Map<String, Json> {
+    let mut map = Map::new();
+    for fact in facts {
+        let value = json!(fact.value);
+        let value = match &fact.source {
+            None => value,
+            Some(LimitSource::Written) => json!({ "value": value, "source": "written" }),
+            Some(LimitSource::Preset {
+                preset,
+                source,
+                date,
+            }) => json!({
+                "value": value,
+                "source": "preset",
+                "preset": preset.name(),
+                "said-by": source,
+                "date": date,
+            }),
+        };
+        match fact.key.rsplit_once('.') {
+            None => {
+                map.insert(fact.key.clone(), value);
+            }
+            Some((table, key)) => {
+                let below = map.entry(table).or_insert_with(|| json!({}));
+                if let Json::Object(below) = below {
+                    below.insert(key.to_owned(), value);
+                }
+            }
+        }
+    }
+    map
+}
+
+fn pretty(value: &Json) -> String {
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIN: &str = "hostname = \"a.example\"\n[relays.own]\nserver = \"[a.example]:587\"\n\
+        login = \"u verysecret\"\nlimits = { per-hour = 600 }\n\
+        [relays.\"b.c\"]\nserver = \"b.example\"\n[[listen]]\naddress = \"0.0.0.0:25\"\n\
+        allow-from = [\"10.0.0.0/8\", \"192.0.2.0/24\", \"198.51.100.0/24\", \"203.0.113.0/24\", \"172.16.0.0/12\"]\n";
+    const USERS: &str = "[[user]]\naddress = \"jan@a.example\"\nrelay = \"own\"\n";
+
+    fn files(main: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("penstock.toml");
+        for (name, text) in [("penstock.toml", main), ("users.toml", USERS)] {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        }
+        (directory, path)
+    }
+
+    #[test]
+    fn the_check_says_what_is_there_or_what_is_wrong_within_80_columns() {
+        let (_directory, path) = files(MAIN);
+        let path = path.as_path();
+        let good = check_text(path, &config::inspect(path));
+        assert!(
+            good.ends_with(": good, 1 listener, 2 relays, 1 user\n"),
+            "{good}"
+        );
+        assert!(check_json(path, &config::inspect(path))["ok"] == true);
+
+        let (_directory, path) = files(&MAIN.replace("server", "sevrer"));
+        let path = Path::new(&path);
+        let wrong = config::inspect(path);
+        let text = check_text(path, &wrong);
+        assert!(
+            text.contains(":3: relays.own.sevrer\n  is not a known key\n"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        let json = check_json(path, &wrong);
+        assert_eq!(json["problems"][0]["line"], 2);
+        assert_eq!(json["problems"][1]["key"], "relays.own.sevrer");
+        assert_eq!(json["ok"], false);
+    }
+
+    #[test]
+    fn what_is_shown_has_sources_and_no_secret_and_parses_again() {
+        let (_directory, path) = files(MAIN);
+        let config = config::inspect(&path).unwrap().config;
+        let text = show_text(&path, &config.sections());
+        assert!(!text.contains("verysecret"), "{text}");
+        assert!(text.contains("\npassword = \"***\"\n"), "{text}");
+        assert!(
+            text.contains("per-hour = 600                           # written\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("per-day = \"unlimited\"                    # standard, 2026-11-21\n")
+        );
+        assert!(text.contains("[relays.\"b.c\".limits]\n"), "{text}");
+        assert!(
+            text.lines().skip(1).all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+
+        let (main, users) = text.split_at(text.find("\n[[user]]").unwrap());
+        let again = config::Config::parse(main, users).unwrap();
+        assert_eq!(again.listen, config.listen);
+        assert_eq!(again.users, config.users);
+        assert_eq!(again.relays["b.c"].servers, config.relays["b.c"].servers);
+
+        let json = show_json(&config.sections());
+        assert_eq!(
+            json["relays"]["own"]["limits"]["per-hour"]["source"],
+            "written"
+        );
+        assert_eq!(
+            json["relays"]["b.c"]["limits"]["per-hour"]["preset"],
+            "standard"
+        );
+        assert_eq!(json["user"][0]["address"], "jan@a.example");
+        assert_eq!(json["hostname"], "a.example");
+        assert!(!json.to_string().contains("verysecret"));
+    }
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! The companion CLI; see `penstock::cli`.
+
+fn main() -> std::process::ExitCode {
+    penstock::cli::main()
+}

@@ -1,3 +1,164 @@
-//! (cli)
+//! `penstock`, the companion of the daemon, for the people who look after it.
+//!
+//! One file a group of verbs. Every verb prints tables for people, cut to the screen, and
+//! with `--json` one whole object a line for programs. What a verb needs to know it asks
+//! the daemon over the control socket ([`crate::control`]); lists are written while they
+//! arrive, so their length costs no memory.
 
+mod change;
 pub mod config;
+mod context;
+mod exit;
+mod explain;
+mod filter;
+mod limits;
+mod queue;
+mod relay;
+mod route;
+mod screen;
+mod shell;
+mod show;
+mod status;
+mod trace;
+mod words;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::control::protocol::Action;
+use change::{ChangeArgs, NotedArgs, RerouteArgs};
+use context::Context;
+use exit::{Outcome, Trouble};
+use screen::Screen;
+
+/// Looks after penstockd: what waits and why, the relays and their limits.
+#[derive(Debug, Parser)]
+#[command(name = "penstock", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    /// For programs: one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// The daemon's control socket [default: /run/penstock/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The configuration file [default: /etc/penstock/penstock.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// How the daemon is, and what somebody should look at
+    Status,
+    /// What waits, and why
+    Queue(queue::QueueArgs),
+    /// Everything about one message: its recipients, what relays said, why it waits
+    Show(show::OneArgs),
+    /// The content of one message, as it is sent
+    Cat(show::OneArgs),
+    /// What became of a message, of the last 7 days
+    Trace(trace::TraceArgs),
+    /// Keep messages until they are released
+    Hold(NotedArgs),
+    /// Let held messages go
+    Release(ChangeArgs),
+    /// Try messages now instead of later
+    Retry(ChangeArgs),
+    /// Send messages by another relay
+    Reroute(RerouteArgs),
+    /// Drop messages; nobody is told
+    Delete(NotedArgs),
+    /// Give messages up; their senders get a report
+    Fail(NotedArgs),
+    /// What is used and left of the relays' limits, and when the next batch opens
+    Limits(limits::RelayArgs),
+    /// The mailings that wait or ended within the hour
+    Mailings(limits::RelayArgs),
+    /// The relays
+    #[command(subcommand)]
+    Relay(relay::RelayVerb),
+    /// Which relay a From address gets, and why
+    Route(route::RouteArgs),
+    /// What a refusal means and what to do: penstock explain "553 sorry, ..."
+    Explain(explain::ExplainArgs),
+    /// The configuration: checked, or with every value that takes effect
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Have the daemon read its configuration again
+    Reload,
+    /// What a shell needs to complete verbs and options
+    Completions(shell::CompletionsArgs),
+    /// This manual, for man(1): penstock man | man -l -
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Check both files as the daemon would; exits 78 if it would not start with them
+    Check,
+    /// Every value as it takes effect, and where limits come from; secrets as ***
+    Show,
+}
+
+/// Runs `penstock` with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody reads it? Then nobody is told.
+            error.print().ok();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(64),
+            };
+        }
+    };
+    let screen = Screen::standard(arguments.json);
+    let mut context = Context::new(screen, arguments.socket, arguments.config);
+    let outcome = run(&mut context, arguments.verb);
+    // What was found out before something went wrong is still worth seeing, and comes first.
+    let shown = context.screen.flush().map_err(Trouble::from);
+    match outcome.and(shown) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => trouble.report("penstock"),
+    }
+}
+
+fn run(context: &mut Context, verb: Verb) -> Outcome {
+    match verb {
+        Verb::Config(verb) => configuration(context, verb),
+        Verb::Status => status::status(context),
+        Verb::Queue(args) => queue::queue(context, args),
+        Verb::Show(args) => show::show(context, args),
+        Verb::Cat(args) => show::cat(context, args),
+        Verb::Trace(args) => trace::trace(context, args),
+        Verb::Hold(args) => change::noted(context, Action::Hold, args),
+        Verb::Release(args) => change::change(context, Action::Release, args, None),
+        Verb::Retry(args) => change::change(context, Action::Retry, args, None),
+        Verb::Reroute(args) => change::reroute(context, args),
+        Verb::Delete(args) => change::noted(context, Action::Delete, args),
+        Verb::Fail(args) => change::noted(context, Action::Fail, args),
+        Verb::Limits(args) => limits::limits(context, args),
+        Verb::Mailings(args) => limits::mailings(context, args),
+        Verb::Relay(verb) => relay::relay(context, verb),
+        Verb::Route(args) => route::route(context, args),
+        Verb::Explain(args) => explain::explain(context, args),
+        Verb::Reload => status::reload(context),
+        Verb::Completions(args) => shell::completions(context, args, Arguments::command()),
+        Verb::Man => shell::man(context, Arguments::command()),
+    }
+}
+
+/// The configuration's verbs print by themselves and say how they end.
+fn configuration(context: &Context, verb: ConfigVerb) -> Outcome {
+    let (path, json) = (context.config_path(), context.screen.look.json);
+    match verb {
+        ConfigVerb::Check => Err(Trouble::said(config::check(path, json)?)),
+        ConfigVerb::Show => Err(Trouble::said(config::show(path, json)?)),
+    }
+}

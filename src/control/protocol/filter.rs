@@ -19,7 +19,7 @@ pub struct Filter {
     /// The address that decided its route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Any of its recipients, settled or not.
+    /// Any of its recipients that is not settled yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Its relay.
@@ -37,7 +37,8 @@ pub struct Filter {
     /// Larger than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub larger_than_bytes: Option<u64>,
-    /// What was last said about any of its recipients contains this; with `*`, it matches this.
+    /// What was last said about any recipient that is not settled yet contains this; with
+    /// `*`, it matches this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -91,7 +92,7 @@ pub struct Candidate<'a> {
     pub login: Option<&'a str>,
     /// The address that decided its route.
     pub from: &'a str,
-    /// All its recipients.
+    /// Its recipients that are not settled yet.
     pub recipients: &'a [String],
     /// Its relay.
     pub relay: &'a str,
@@ -105,7 +106,7 @@ pub struct Candidate<'a> {
     pub accepted: Timestamp,
     /// Octets of its content.
     pub size_bytes: u64,
-    /// What was last said about its recipients.
+    /// What was last said about those.
     pub errors: &'a [String],
 }
 

@@ -1,0 +1,275 @@
+//! `hold`, `release`, `retry`, `reroute`, `delete` and `fail`.
+//!
+//! Each says first what it would do. A person at a terminal is asked; a program says
+//! `--yes`. What came in after the preview is not touched.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::context::Context;
+use super::exit::{Outcome, Trouble};
+use super::filter::FilterArgs;
+use super::screen::{Look, Tone};
+use super::words::{count, size};
+use crate::control::protocol::{Action, ChangeReport, ChangeRequest, Item, Request};
+
+/// Options of every verb that changes what waits.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Everything that waits
+    #[arg(long)]
+    all: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    yes: bool,
+    /// Only say what would be done
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+/// Options of the verbs that can be given a reason.
+#[derive(Debug, Args)]
+pub struct NotedArgs {
+    /// Why, for whoever asks later
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Options of `reroute`.
+#[derive(Debug, Args)]
+pub struct RerouteArgs {
+    /// The relay that is to send it
+    #[arg(long, value_name = "RELAY")]
+    via: String,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Sends what waits by another relay.
+pub fn reroute(context: &mut Context, args: RerouteArgs) -> Outcome {
+    change(context, Action::Reroute { to: args.via }, args.change, None)
+}
+
+/// Does it with a reason.
+pub fn noted(context: &mut Context, action: Action, args: NotedArgs) -> Outcome {
+    change(context, action, args.change, args.note)
+}
+
+/// Previews, asks, does.
+pub fn change(
+    context: &mut Context,
+    action: Action,
+    args: ChangeArgs,
+    note: Option<String>,
+) -> Outcome {
+    let verb = action.verb();
+    let filter = args.filter.filter();
+    if filter.is_empty() && !args.all {
+        return Err(Trouble::usage(format!(
+            "{verb} what? Name ids or a filter, or say --all; penstock {verb} --help lists them"
+        )));
+    }
+    if !filter.is_empty() && args.all {
+        return Err(Trouble::usage("--all and a filter contradict each other"));
+    }
+    let named = filter.ids.len() as u64;
+    let mut request = ChangeRequest {
+        action: action.clone(),
+        filter,
+        all: args.all,
+        dry_run: true,
+        up_to: None,
+        note,
+    };
+    let preview = run(context, &request)?;
+    if preview.messages == 0 {
+        say(context, &action, &preview)?;
+        // Who names a message means one that is there; who filters may find none.
+        return match named > 0 && preview.unchanged + preview.sending == 0 {
+            true => Err(Trouble::said(ExitCode::FAILURE)),
+            false => Ok(()),
+        };
+    }
+    if args.dry_run {
+        return say(context, &action, &preview);
+    }
+    if !args.yes {
+        ask(context, &action, &preview)?;
+    }
+    request.dry_run = false;
+    request.up_to = preview.up_to;
+    let report = run(context, &request)?;
+    say(context, &action, &report)
+}
+
+fn run(context: &Context, request: &ChangeRequest) -> Result<ChangeReport, Trouble> {
+    context.ask_one(&Request::Change(request.clone()), |item| match item {
+        Item::Change(report) => Some(report),
+        _ => None,
+    })
+}
+
+/// Asks the person at the terminal; nobody there, nothing done.
+fn ask(context: &mut Context, action: &Action, preview: &ChangeReport) -> Outcome {
+    let look = &context.screen.look;
+    let what = sentence(look, action, preview);
+    if look.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Trouble::usage(format!(
+            "{what}\nnothing done; say --yes to do it"
+        )));
+    }
+    let mut terminal = io::stderr();
+    write!(terminal, "{what}\nGo ahead? [y/N] ")?;
+    terminal.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" | "j" | "ja" => Ok(()),
+        _ => Err(Trouble::failed("nothing done")),
+    }
+}
+
+/// Says what was done, or would be.
+fn say(context: &mut Context, action: &Action, report: &ChangeReport) -> Outcome {
+    let screen = &mut context.screen;
+    if screen.look.json {
+        return Ok(screen.json(report)?);
+    }
+    let text = match report.messages {
+        0 => nothing(report),
+        _ => sentence(&screen.look, action, report),
+    };
+    Ok(screen.line(text)?)
+}
+
+fn nothing(report: &ChangeReport) -> String {
+    match (report.unchanged, report.sending) {
+        (0, 0) => "no message matches".into(),
+        (0, sending) => format!(
+            "{} being sent just now cannot be changed; try again",
+            count(sending, "message that is", "messages that are")
+        ),
+        (unchanged, _) => format!(
+            "nothing to do: {} already so",
+            count(unchanged, "message is", "messages are")
+        ),
+    }
+}
+
+/// `hold 312 messages of jan@uwdomein.nl, 3.1 MB`, or what was done.
+fn sentence(look: &Look, action: &Action, report: &ChangeReport) -> String {
+    let (would, did) = match action {
+        Action::Hold => ("hold", "held"),
+        Action::Release => ("release", "released"),
+        Action::Retry => ("retry", "to be tried now:"),
+        Action::Reroute { .. } => ("reroute", "rerouted"),
+        Action::Delete => ("delete", "deleted"),
+        Action::Fail => ("fail", "failed"),
+    };
+    let verb = if report.dry_run { would } else { did };
+    let mut text = format!("{verb} {}", count(report.messages, "message", "messages"));
+    if !report.senders.is_empty() {
+        let senders: Vec<String> = report.senders.iter().map(|it| look.fit(it, 60)).collect();
+        // Three are named; who counts more knows that there are others.
+        text += &format!(" of {}", senders.join(", "));
+    }
+    if report.recipients > report.messages {
+        text += &format!(
+            " to {}",
+            count(report.recipients, "recipient", "recipients")
+        );
+    }
+    text += &format!(", {}", size(report.size_bytes));
+    match action {
+        Action::Reroute { to } => text += &format!(", by relay {to}"),
+        Action::Delete => text += "; nobody is told",
+        Action::Fail => text += "; their senders get a report",
+        Action::Hold | Action::Release | Action::Retry => {}
+    }
+    if report.sending > 0 {
+        let sending = count(report.sending, "more is", "more are");
+        let left = format!(" ({sending} being sent and stay as they are)");
+        text += &look.tone(Tone::Warning, &left);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::screen::tests::look;
+
+    fn report() -> ChangeReport {
+        ChangeReport {
+            action: "hold".into(),
+            dry_run: true,
+            messages: 312,
+            recipients: 312,
+            size_bytes: 3_100_000,
+            sending: 0,
+            unchanged: 0,
+            first_ids: vec![],
+            senders: vec!["jan@uwdomein.nl".into()],
+            up_to: None,
+        }
+    }
+
+    #[test]
+    fn a_preview_says_what_whose_and_how_much() {
+        let look = look();
+        assert_eq!(
+            sentence(&look, &Action::Hold, &report()),
+            "hold 312 messages of jan@uwdomein.nl, 3.1 MB"
+        );
+        let done = ChangeReport {
+            dry_run: false,
+            recipients: 400,
+            sending: 1,
+            ..report()
+        };
+        assert_eq!(
+            sentence(&look, &Action::Delete, &done),
+            "deleted 312 messages of jan@uwdomein.nl to 400 recipients, 3.1 MB; nobody is told \
+             (1 more is being sent and stay as they are)"
+        );
+        let to = Action::Reroute { to: "own".into() };
+        assert_eq!(
+            sentence(
+                &look,
+                &to,
+                &ChangeReport {
+                    messages: 1,
+                    recipients: 1,
+                    ..report()
+                }
+            ),
+            "reroute 1 message of jan@uwdomein.nl, 3.1 MB, by relay own"
+        );
+    }
+
+    #[test]
+    fn nothing_to_do_says_why() {
+        let none = ChangeReport {
+            messages: 0,
+            ..report()
+        };
+        assert_eq!(nothing(&none), "no message matches");
+        assert_eq!(
+            nothing(&ChangeReport {
+                unchanged: 2,
+                ..none.clone()
+            }),
+            "nothing to do: 2 messages are already so"
+        );
+        assert_eq!(
+            nothing(&ChangeReport { sending: 1, ..none }),
+            "1 message that is being sent just now cannot be changed; try again"
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! `explain`: what a refusal means, in any words and from anywhere.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::context::Context;
+use super::exit::{Outcome, Trouble};
+use super::screen::{Look, Tone};
+use crate::mail::Stage;
+use crate::outcome::bounce::{self, Said};
+use crate::outcome::rules::Rules;
+use crate::outcome::{Finding, classify};
+
+/// What a server said stands near the top of a bounce.
+const READ_MAXIMUM: u64 = 1 << 20;
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// What the server said: "553 sorry, that domain isn't in my list of allowed rcpthosts";
+    /// or a file with a bounce message, or - for standard input
+    #[arg(value_name = "TEXT|FILE|-", required = true)]
+    words: Vec<String>,
+    /// When it was said, where that is known: in reply to AUTH, MAIL FROM, ...
+    #[arg(long, value_name = "STAGE", value_parser = stage)]
+    stage: Option<Stage>,
+}
+
+fn stage(text: &str) -> Result<Stage, String> {
+    Stage::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = Stage::ALL.iter().map(|it| it.name()).collect();
+        format!("one of {}", names.join(", "))
+    })
+}
+
+/// One refusal, explained.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    recipient: Option<String>,
+    server: Option<String>,
+    stage: Option<&'static str>,
+    code: Option<u16>,
+    enhanced: Option<String>,
+    text: String,
+    class: &'static str,
+    meaning: &'static str,
+    action: &'static str,
+    action_text: &'static str,
+    remedy: String,
+    rule: String,
+}
+
+/// Explains a text, or every refusal in a bounce message.
+pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
+    let text = text(&args.words)?;
+    if text.trim().is_empty() {
+        return Err(Trouble::usage("nothing to explain"));
+    }
+    let screen = &mut context.screen;
+    for (place, mut said) in bounce::read(&text).into_iter().enumerate() {
+        said.stage = args.stage.or(said.stage);
+        let finding = classify(Rules::compiled_in(), &said.refusal());
+        let explanation = explanation(said, finding);
+        if screen.look.json {
+            screen.json(&explanation)?;
+            continue;
+        }
+        if place > 0 {
+            screen.line("")?;
+        }
+        for line in lines(&screen.look, &explanation) {
+            screen.line(line)?;
+        }
+    }
+    Ok(())
+}
+
+/// The words themselves, or what stands in the file or on standard input that they name.
+fn text(words: &[String]) -> Result<String, Trouble> {
+    let mut octets = Vec::new();
+    match words {
+        [only] if only == "-" => {
+            if io::stdin().is_terminal() {
+                eprintln!(
+                    "penstock: paste what the server said, or the whole bounce, then press Ctrl-D"
+                );
+            }
+            io::stdin()
+                .lock()
+                .take(READ_MAXIMUM)
+                .read_to_end(&mut octets)
+        }
+        [only] => match File::open(only) {
+            Ok(file) => file.take(READ_MAXIMUM).read_to_end(&mut octets),
+            Err(_) => return Ok(only.clone()),
+        },
+        // Not quoted on the command line: it is meant as one text all the same.
+        many => return Ok(many.join(" ")),
+    }
+    .map_err(|error| Trouble::failed(format!("cannot read {}: {error}", words.join(" "))))?;
+    Ok(String::from_utf8_lossy(&octets).into_owned())
+}
+
+fn explanation(said: Said, finding: Finding) -> Explanation {
+    let some = |text: String| Some(text).filter(|it| !it.is_empty());
+    Explanation {
+        recipient: some(said.recipient),
+        server: some(said.server),
+        stage: said.stage.map(Stage::name),
+        code: said.code,
+        enhanced: said.enhanced.map(|it| it.to_string()),
+        text: said.text,
+        class: finding.class.name(),
+        meaning: finding.class.phrase(),
+        action: finding.action.name(),
+        action_text: finding.action.phrase(),
+        remedy: finding.remedy,
+        rule: finding.rule,
+    }
+}
+
+fn lines(look: &Look, it: &Explanation) -> Vec<String> {
+    let mut lines = Vec::new();
+    let about = match (&it.recipient, &it.server) {
+        (Some(recipient), Some(server)) => format!("{server} about {recipient}:"),
+        (Some(recipient), None) => format!("about {recipient}:"),
+        (None, Some(server)) => format!("{server}:"),
+        (None, None) => String::new(),
+    };
+    if !about.is_empty() {
+        lines.push(look.fit(&about, look.width));
+    }
+    lines.extend(look.wrap(&it.text, 2));
+    let verdict = format!("{} ({})", it.meaning, it.class);
+    lines.extend(
+        look.wrap(&verdict, 0)
+            .iter()
+            .map(|line| look.tone(Tone::Strong, line)),
+    );
+    lines.extend(look.wrap(&it.remedy, 0));
+    let done = format!("what penstock does: {}", it.action_text);
+    lines.extend(
+        look.wrap(&done, 0)
+            .iter()
+            .map(|line| look.tone(Tone::Faint, line)),
+    );
+    lines
+}

@@ -1,0 +1,312 @@
+//! `relay`: the relays, and trying them.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
+
+use super::context::Context;
+use super::exit::{Outcome, Trouble};
+use super::screen::{Look, Tone};
+use super::words::{grouped, size};
+use crate::control::protocol::{
+    Dialogue, Item, RelayState, RelayStatus, RelayTestReport, Request, Side,
+};
+use crate::mail::text::printable;
+
+/// What can be done with relays.
+#[derive(Debug, Subcommand)]
+pub enum RelayVerb {
+    /// The relays and how they are
+    #[command(visible_alias = "ls")]
+    List(SomeArgs),
+    /// Send nothing more to a relay; its mail waits
+    Pause(PauseArgs),
+    /// Try a paused relay at once
+    Resume(OneArgs),
+    /// Connect, secure and log in, showing all that is said; no mail is sent
+    Test(OneArgs),
+}
+
+/// A relay, or all.
+#[derive(Debug, Args)]
+pub struct SomeArgs {
+    /// Only this one, with all that is known of it
+    #[arg(value_name = "RELAY")]
+    relay: Option<String>,
+}
+
+/// A relay.
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    /// Its name in penstock.toml
+    #[arg(value_name = "RELAY")]
+    relay: String,
+}
+
+/// A relay and why.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// Its name in penstock.toml
+    #[arg(value_name = "RELAY")]
+    relay: String,
+    /// Why, for whoever asks later
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+}
+
+/// Does what was asked with relays.
+pub fn relay(context: &mut Context, verb: RelayVerb) -> Outcome {
+    match verb {
+        RelayVerb::List(args) => list(context, args.relay),
+        RelayVerb::Pause(args) => {
+            let request = Request::RelayPause {
+                relay: args.relay,
+                note: args.note,
+            };
+            changed(context, &request)
+        }
+        RelayVerb::Resume(args) => changed(context, &Request::RelayResume { relay: args.relay }),
+        RelayVerb::Test(args) => tested(context, &Request::RelayTest { relay: args.relay }),
+    }
+}
+
+fn list(context: &mut Context, relay: Option<String>) -> Outcome {
+    let alone = relay.is_some();
+    let mut relays = Vec::new();
+    for item in context.ask(&Request::RelayList { relay })? {
+        if let Item::Relay(relay) = item? {
+            relays.push(*relay);
+        }
+    }
+    show(context, &relays, alone)
+}
+
+fn changed(context: &mut Context, request: &Request) -> Outcome {
+    let relay = context.ask_one(request, |item| match item {
+        Item::Relay(relay) => Some(*relay),
+        _ => None,
+    })?;
+    show(context, &[relay], true)
+}
+
+fn show(context: &mut Context, relays: &[RelayStatus], alone: bool) -> Outcome {
+    let screen = &mut context.screen;
+    if screen.look.json {
+        for relay in relays {
+            screen.json(relay)?;
+        }
+        return Ok(());
+    }
+    let lines = match relays {
+        [] => vec!["no relay is configured; see [relays] in penstock.toml".to_owned()],
+        [relay] if alone => detail(&screen.look, relay),
+        relays => table(&screen.look, relays),
+    };
+    for line in lines {
+        screen.line(line)?;
+    }
+    Ok(())
+}
+
+/// Shows what is said as it is said; fails when the relay does not work.
+fn tested(context: &mut Context, request: &Request) -> Outcome {
+    let mut report = None;
+    for item in context.ask(request)? {
+        let screen = &mut context.screen;
+        match item? {
+            Item::Dialogue(said) if screen.look.json => screen.json(&said)?,
+            Item::Dialogue(said) => {
+                for line in dialogue(&screen.look, &said) {
+                    screen.line(line)?;
+                }
+            }
+            Item::RelayTest(ended) => report = Some(ended),
+            _ => {}
+        }
+        // A relay may take its time: what was said so far is to be seen meanwhile.
+        context.screen.flush()?;
+    }
+    let report = report.ok_or_else(|| Trouble::failed("penstockd did not say how it ended"))?;
+    let screen = &mut context.screen;
+    if screen.look.json {
+        screen.json(&report)?;
+    } else {
+        for line in test_lines(&screen.look, &report) {
+            screen.line(line)?;
+        }
+    }
+    match report.ok {
+        true => Ok(()),
+        false => Err(Trouble::said(ExitCode::FAILURE)),
+    }
+}
+
+fn dialogue(look: &Look, said: &Dialogue) -> Vec<String> {
+    let (mark, tone) = match said.side {
+        Side::Ours => (">", Tone::Strong),
+        Side::Theirs => ("<", Tone::Good),
+        Side::Note => ("-", Tone::Faint),
+    };
+    said.text
+        .lines()
+        .map(|line| {
+            look.tone(
+                tone,
+                &format!("{mark} {}", printable(line.as_bytes(), 1_000)),
+            )
+        })
+        .collect()
+}
+
+fn test_lines(look: &Look, report: &RelayTestReport) -> Vec<String> {
+    let (tone, verdict) = match report.ok {
+        true => (Tone::Good, "works"),
+        false => (Tone::Bad, "does not work"),
+    };
+    let mut lines = vec![look.tone(tone, &format!("{} {verdict}", report.relay))];
+    let text = format!("at {}: {}", report.stage, report.text);
+    lines.extend(look.wrap(&text, 2));
+    if let Some(remedy) = &report.remedy {
+        lines.extend(look.wrap(remedy, 2));
+    }
+    lines
+}
+
+/// The relays in a table.
+pub fn table(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
+    let mut table = plain_table(
+        look,
+        &["RELAY", "STATE", "WAITING", "HELD", "LAST SUCCESS", ""],
+    );
+    for column in [2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for relay in relays {
+        let default = if relay.default { " (default)" } else { "" };
+        let why = relay.reason.as_deref().unwrap_or_default();
+        table.add_row([
+            Cell::new(look.fit(&relay.relay, 24) + default),
+            coloured(look, relay.state.name(), colour(relay.state)),
+            Cell::new(grouped(relay.waiting)),
+            Cell::new(grouped(relay.held)),
+            Cell::new(
+                relay
+                    .last_success
+                    .map(|at| look.words.relative(at))
+                    .unwrap_or_default(),
+            ),
+            Cell::new(look.fit(why, 200)),
+        ]);
+    }
+    lines_of(&table)
+}
+
+/// All that is known of one relay.
+fn detail(look: &Look, relay: &RelayStatus) -> Vec<String> {
+    let words = &look.words;
+    let state = look.tone(tone(relay.state), relay.state.name());
+    let since = relay.since.map(|at| format!(" since {}", words.both(at)));
+    let by = relay.by.as_ref().map(|it| format!(", by {it}"));
+    let mut lines = vec![format!(
+        "{}  {state}{}{}",
+        look.tone(Tone::Strong, &look.fit(&relay.relay, 40)),
+        since.unwrap_or_default(),
+        by.unwrap_or_default(),
+    )];
+    let mut say = |label: &str, text: Option<String>| {
+        if let Some(text) = text {
+            let mut wrapped = look.wrap(&text, 14).into_iter();
+            let first = wrapped.next().unwrap_or_default();
+            lines.push(format!("{label:<14}{}", first.trim_start()));
+            lines.extend(wrapped);
+        }
+    };
+    say("why", relay.reason.clone());
+    say("what to do", relay.remedy.clone());
+    say("tried again", relay.next_probe.map(|at| words.both(at)));
+    say(
+        "servers",
+        Some(relay.servers.join(", ")).filter(|it| !it.is_empty()),
+    );
+    say("tls", relay.tls.clone());
+    say("login", relay.username.clone());
+    say("sender", relay.sender.clone());
+    say(
+        "limits",
+        relay
+            .preset
+            .as_ref()
+            .map(|it| format!("preset {it}; penstock limits {}", relay.relay)),
+    );
+    say(
+        "waiting",
+        Some(format!(
+            "{} ({})",
+            grouped(relay.waiting),
+            size(relay.waiting_bytes)
+        )),
+    );
+    say("held", Some(grouped(relay.held)).filter(|_| relay.held > 0));
+    say("connections", Some(relay.connections.to_string()));
+    say("last success", relay.last_success.map(|at| words.both(at)));
+    let failure = relay.last_failure.map(|at| match &relay.last_error {
+        Some(error) => format!("{}: {error}", words.both(at)),
+        None => words.both(at),
+    });
+    say("last failure", failure);
+    lines
+}
+
+fn tone(state: RelayState) -> Tone {
+    match state {
+        RelayState::Active => Tone::Good,
+        RelayState::Unverified => Tone::Warning,
+        RelayState::Paused | RelayState::Missing => Tone::Bad,
+    }
+}
+
+fn colour(state: RelayState) -> Color {
+    match state {
+        RelayState::Active => Color::DarkGreen,
+        RelayState::Unverified => Color::DarkYellow,
+        RelayState::Paused | RelayState::Missing => Color::DarkRed,
+    }
+}
+
+/// A table without lines that fits the screen.
+pub fn plain_table(look: &Look, titles: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(u16::try_from(look.width).unwrap_or(u16::MAX))
+        .force_no_tty();
+    if look.colour {
+        table.enforce_styling();
+    }
+    table.set_header(titles.iter().map(|title| match look.colour {
+        true => Cell::new(title).add_attribute(Attribute::Bold),
+        false => Cell::new(title),
+    }));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// A cell in its colour, where colours are wanted.
+fn coloured(look: &Look, text: &str, colour: Color) -> Cell {
+    match look.colour {
+        true => Cell::new(text).fg(colour),
+        false => Cell::new(text),
+    }
+}
+
+/// The lines of a table without spaces at their ends.
+pub fn lines_of(table: &Table) -> Vec<String> {
+    table.lines().map(|it| it.trim_end().to_owned()).collect()
+}

@@ -1,0 +1,178 @@
+//! `trace`: what became of a message, waiting or finished.
+
+use clap::Args;
+
+use super::context::Context;
+use super::exit::{Outcome, Trouble};
+use super::screen::{Look, Tone};
+use crate::control::protocol::{Item, Request, TraceEvent, TraceRequest};
+use crate::mail::{Mailbox, QueueId};
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// A queue id, an address (as sender or recipient), or a <Message-ID>
+    #[arg(value_name = "ID|ADDRESS|<MESSAGE-ID>", value_parser = target)]
+    target: TraceRequest,
+    /// Only the latest messages
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    limit: Option<u64>,
+}
+
+/// Reads what to look for.
+fn target(text: &str) -> Result<TraceRequest, String> {
+    if let Ok(id) = text.parse::<QueueId>() {
+        return Ok(TraceRequest {
+            id: Some(id.to_string()),
+            ..Default::default()
+        });
+    }
+    if let Some(inside) = text.strip_prefix('<').and_then(|it| it.strip_suffix('>')) {
+        return Ok(TraceRequest {
+            message_id: Some(inside.into()),
+            ..Default::default()
+        });
+    }
+    match Mailbox::parse(text) {
+        Ok(mailbox) => Ok(TraceRequest {
+            address: Some(mailbox.to_string()),
+            ..Default::default()
+        }),
+        Err(error) => Err(format!(
+            "neither a queue id, nor an address ({error}), nor a <Message-ID>"
+        )),
+    }
+}
+
+/// Shows what happened, oldest first.
+pub fn trace(context: &mut Context, args: TraceArgs) -> Outcome {
+    let request = TraceRequest {
+        limit: args.limit,
+        ..args.target
+    };
+    let answer = context.ask(&Request::Trace(request))?;
+    let mut last_id = None;
+    for item in answer {
+        if let Item::Event(event) = item? {
+            print(context, &event, &mut last_id)?;
+        }
+    }
+    end(last_id)
+}
+
+/// Writes one event; the message it happened to is named once.
+pub fn print(context: &mut Context, event: &TraceEvent, last_id: &mut Option<String>) -> Outcome {
+    let screen = &mut context.screen;
+    let new = last_id.as_ref() != Some(&event.id);
+    if new {
+        last_id.replace(event.id.clone());
+    }
+    if screen.look.json {
+        return Ok(screen.json(event)?);
+    }
+    for line in lines(&screen.look, event, new) {
+        screen.line(line)?;
+    }
+    Ok(())
+}
+
+/// Fails when nothing was found.
+pub fn end(last_id: Option<String>) -> Outcome {
+    match last_id {
+        Some(_) => Ok(()),
+        None => Err(Trouble::failed(
+            "nothing known; finished mail is remembered for 7 days",
+        )),
+    }
+}
+
+fn lines(look: &Look, event: &TraceEvent, new: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if new {
+        lines.push(format!(
+            "{}  {}  via {}",
+            look.tone(Tone::Strong, &event.id),
+            look.fit(&event.from, look.width.saturating_sub(40)),
+            look.fit(&event.relay, 20),
+        ));
+    }
+    let tone = match event.event.as_str() {
+        "delivered" => Tone::Good,
+        "failed" | "expired" => Tone::Bad,
+        "deferred" | "held" | "in-doubt" => Tone::Warning,
+        _ => Tone::Faint,
+    };
+    let to = event
+        .to
+        .as_ref()
+        .map(|it| format!("  {}", look.fit(it, 50)));
+    lines.push(format!(
+        "  {}  {}{}",
+        look.words.precise(event.at),
+        look.tone(tone, &event.event),
+        to.unwrap_or_default(),
+    ));
+    let code = event.code.map(|it| it.to_string());
+    let server = event.server.as_ref().map(|it| format!("{it}:"));
+    let words: Vec<&str> = [
+        server.as_deref(),
+        code.as_deref(),
+        event.enhanced.as_deref(),
+        Some(event.text.as_str()),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|it| !it.is_empty())
+    .collect();
+    if !words.is_empty() {
+        lines.extend(look.wrap(&words.join(" "), 6));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::screen::tests::look;
+
+    #[test]
+    fn a_target_is_an_id_an_address_or_a_message_id() {
+        assert_eq!(
+            target("1K9XW3Q5G0000").unwrap().id.as_deref(),
+            Some("1k9xw3q5g0000")
+        );
+        assert_eq!(
+            target("jan@uwdomein.nl").unwrap().address.as_deref(),
+            Some("jan@uwdomein.nl")
+        );
+        assert_eq!(target("<a@b>").unwrap().message_id.as_deref(), Some("a@b"));
+        assert!(target("jan").is_err());
+    }
+
+    #[test]
+    fn an_event_says_when_what_to_whom_and_in_whose_words() {
+        let event = TraceEvent {
+            id: "1k9xw3q5g0000".into(),
+            at: "2026-11-21T13:01:15Z".parse().unwrap(),
+            event: "delivered".into(),
+            from: "jan@uwdomein.nl".into(),
+            to: Some("bob@example.net".into()),
+            relay: "own".into(),
+            server: Some("smtp.uwdomein.nl".into()),
+            code: Some(250),
+            enhanced: Some("2.0.0".into()),
+            text: "ok".into(),
+            size_bytes: 4096,
+            message_id: String::new(),
+        };
+        assert_eq!(
+            lines(&look(), &event, true),
+            [
+                "1k9xw3q5g0000  jan@uwdomein.nl  via own",
+                "  14:01:15  delivered  bob@example.net",
+                "      smtp.uwdomein.nl: 250 2.0.0 ok",
+            ]
+        );
+        assert_eq!(lines(&look(), &event, false).len(), 2);
+    }
+}

@@ -229,3 +229,99 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use argon2::password_hash::PasswordHasher;
+    use argon2::{Algorithm, Params, Version};
+
+    use crate::config::UserAddress;
+    use crate::route::directory::tests::directory_of;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn jan(password: &str) -> User {
+        let cheap = Params::new(64, 1, 1, None).unwrap();
+        let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, cheap)
+            .hash_password(password.as_bytes())
+            .unwrap();
+        User {
+            address: UserAddress::Mailbox("jan@example.nl".parse().unwrap()),
+            aliases: Vec::new(),
+            relay: None,
+            username: None,
+            password_hash: Some(Secret::new(hash.to_string())),
+        }
+    }
+
+    fn login(username: &str, password: &str) -> Login {
+        crate::accept::sasl::login(username, password).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_password_is_right_and_remembered_until_it_changes() {
+        let gate = Gate::default();
+        let before = directory_of(vec![jan("geheim")]);
+        let right = Checked::Right("jan@example.nl".into());
+        let good = login("JAN@example.nl", "geheim");
+        assert_eq!(gate.check(&before, CLIENT, &good).await, right);
+        // Without a permit left, only what is remembered can still succeed.
+        let _all = gate.permits.clone().acquire_many_owned(2).await.unwrap();
+        assert_eq!(gate.check(&before, CLIENT, &good).await, right);
+        let after = directory_of(vec![jan("anders")]);
+        let waits =
+            tokio::time::timeout(Duration::from_secs(60), gate.check(&after, CLIENT, &good));
+        assert!(waits.await.is_err(), "another hash is another password");
+        tokio::time::advance(REMEMBERED).await;
+        let waits =
+            tokio::time::timeout(Duration::from_secs(60), gate.check(&before, CLIENT, &good));
+        assert!(waits.await.is_err(), "five minutes are over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_answered_later_and_later_whether_the_name_exists_or_not() {
+        let gate = Gate::default();
+        let directory = directory_of(vec![jan("geheim")]);
+        let mut waited = Vec::new();
+        for name in [
+            "jan@example.nl",
+            "nobody",
+            "jan@example.nl",
+            "nobody",
+            "x",
+            "y",
+        ] {
+            let start = Instant::now();
+            let checked = gate.check(&directory, CLIENT, &login(name, "raden")).await;
+            assert_eq!(checked, Checked::Wrong);
+            waited.push(start.elapsed().as_millis() / 100);
+        }
+        assert_eq!(waited, [5, 10, 20, 40, 80, 80]);
+        let good = login("jan@example.nl", "geheim");
+        assert!(matches!(
+            gate.check(&directory, CLIENT, &good).await,
+            Checked::Right(_)
+        ));
+        assert!(gate.clients().is_empty(), "a success forgives");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_cannot_queue_many_guesses() {
+        let gate = Arc::new(Gate::default());
+        let directory = Arc::new(directory_of(vec![jan("geheim")]));
+        let mut guesses = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (gate, directory) = (gate.clone(), directory.clone());
+            guesses.spawn(async move { gate.check(&directory, CLIENT, &login("x", "y")).await });
+        }
+        let answers = guesses.join_all().await;
+        let busy = answers.iter().filter(|it| **it == Checked::Busy).count();
+        assert_eq!(busy, 20 - WAITING_OF_ONE_MAXIMUM as usize);
+    }
+
+    #[test]
+    fn nobodys_hash_is_a_hash() {
+        assert!(PasswordHash::new(NOBODY).is_ok());
+    }
+}

@@ -17,6 +17,8 @@ use crate::config::{BareLf, Listener, ListenerAuth, ListenerTls};
 use crate::mail::{Body, Envelope, Hold, QueueId, Recipient, RecipientStatus, State};
 use crate::smtp::{BareEndings, CommandLines, DataDecoder, Line, Reply, TextDecoder};
 
+use crate::tls::ServerTls;
+
 use super::admission;
 use super::crowd::{Busy, Seat, client_key};
 use super::guard;
@@ -139,11 +141,11 @@ pub async fn run(start: Start, stop: watch::Receiver<bool>) {
     let client = client.to_canonical();
     let mut tls = None;
     if listener.tls == ListenerTls::Implicit {
-        let Some(config) = live.tls.clone() else {
+        let Some(tls_of_listener) = &live.tls else {
             warn!(listener = %place.bound, "no certificate: TLS cannot begin");
             return;
         };
-        match timeout(HANDSHAKE, wire.start_tls(config)).await {
+        match timeout(HANDSHAKE, wire.start_tls(tls_of_listener.acceptor())).await {
             Ok(Ok(agreed)) => tls = Some(agreed),
             Ok(Err(error)) => {
                 info!(%client, %error, "TLS handshake failed");
@@ -324,14 +326,14 @@ impl Connection {
             ));
             return Err(End::Said);
         }
-        let Some(config) = self.live.tls.clone() else {
+        let Some(acceptor) = self.live.tls.as_ref().map(ServerTls::acceptor) else {
             self.wire
                 .say(&Reply::enhanced(454, 7, 0, "TLS is not available now"));
             return Ok(());
         };
         self.wire.say(reply);
         self.flush().await?;
-        match timeout(HANDSHAKE, self.wire.start_tls(config)).await {
+        match timeout(HANDSHAKE, self.wire.start_tls(acceptor)).await {
             Ok(Ok(agreed)) => {
                 self.session.tls_started(agreed);
                 self.lines = CommandLines::new(endings(&self.listener));

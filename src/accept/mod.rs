@@ -16,6 +16,8 @@ pub mod guard;
 mod incoming;
 pub mod sasl;
 pub mod session;
+#[cfg(test)]
+mod session_tests;
 mod wire;
 
 use std::io;
@@ -28,7 +30,6 @@ use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::rustls::ServerConfig;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
@@ -37,6 +38,7 @@ use crate::mail::header::Header;
 use crate::mail::{Envelope, Hold, Mailbox, Mailing};
 use crate::route::Directory;
 use crate::spool::Spool;
+use crate::tls::ServerTls;
 
 pub use auth::Gate;
 pub use crowd::{Crowd, CrowdLimits};
@@ -57,7 +59,7 @@ pub struct Live {
     /// Its directory.
     pub directory: Arc<Directory>,
     /// The listeners' certificate; none: no TLS can be offered.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
 }
 
 /// What others do about a message.

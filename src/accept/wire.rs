@@ -2,12 +2,10 @@
 //! to be said and not yet sent.
 
 use std::io;
-use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use crate::smtp::Reply;
@@ -106,13 +104,13 @@ impl Wire {
     /// Shakes hands; says what was agreed on, like `TLSv1.3 TLS_AES_256_GCM_SHA384`.
     ///
     /// What was read in clear is forgotten: it must not be taken for words under TLS.
-    pub async fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<String> {
+    pub async fn start_tls(&mut self, acceptor: TlsAcceptor) -> io::Result<String> {
         self.input = Vec::new();
         self.used = 0;
         let Stream::Clear(clear) = std::mem::replace(&mut self.stream, Stream::Gone) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let stream = TlsAcceptor::from(config).accept(clear).await?;
+        let stream = acceptor.accept(clear).await?;
         let (_, agreed) = stream.get_ref();
         let version = agreed
             .protocol_version()

@@ -197,6 +197,13 @@ pub(crate) mod tests {
         directory
     }
 
+    /// A directory of these users, without a default relay.
+    pub(crate) fn directory_of(users: Vec<User>) -> Directory {
+        let mut directory = Directory::default();
+        users.into_iter().for_each(|it| directory.add(Arc::new(it)));
+        directory
+    }
+
     fn route(directory: &Directory, from: &str) -> (String, Rule) {
         let route = directory.route(&from.parse().unwrap(), &|_| true).unwrap();
         (route.relay, route.rule)

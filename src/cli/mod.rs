@@ -8,6 +8,7 @@
 mod change;
 pub mod config;
 mod context;
+pub mod edit;
 mod exit;
 mod explain;
 mod filter;

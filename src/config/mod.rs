@@ -33,7 +33,7 @@ pub use facts::{Fact, Section, changes};
 pub use limits::{LimitSource, Limits};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
-pub use read::{Checked, inspect, load};
+pub use read::{Checked, inspect, inspect_as, load, users_path};
 pub use secret::Secret;
 
 /// Everything that was configured, whole and consistent.

@@ -25,6 +25,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The user directory, unless the key says otherwise.
+const USERS: &str = "users.toml";
 /// The keys that make a file one with secrets in it.
 const SECRET_KEYS: [&str; 3] = ["login", "password", "password-hash"];
 
@@ -51,13 +53,13 @@ impl Config {
 
 /// Reads the files for the daemon, with warnings.
 pub fn load(path: &Path) -> Result<Checked, ConfigError> {
-    read_files(path, false)
+    read_files(path, false, &[])
 }
 
 /// Reads the files for somebody who is not the daemon: a password that only systemd
 /// hands over is a warning, and empty in the result.
 pub fn inspect(path: &Path) -> Result<Checked, ConfigError> {
-    read_files(path, true)
+    read_files(path, true, &[])
 }
 
 /// Reads the text of the two files as if they stood in `place`.
@@ -74,8 +76,39 @@ pub(super) fn read_texts(
     read_directory(read, main, users, not_built)
 }
 
-fn read_files(path: &Path, inspecting: bool) -> Result<Checked, ConfigError> {
-    let (text, found) = place::read(path).map_err(|error| cannot_read(path, &error, false))?;
+/// Inspects the files as if some of them had other texts, before those are written.
+pub fn inspect_as(path: &Path, texts: &[(&Path, &str)]) -> Result<Checked, ConfigError> {
+    read_files(path, true, texts)
+}
+
+/// Where the user directory is, by the text of the main file; by default, beside it.
+pub fn users_path(path: &Path, main: &str) -> PathBuf {
+    let written = main
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|it| it.get("users")?.as_str().map(str::to_owned));
+    let directory = path.parent().unwrap_or(Path::new(""));
+    directory.join(written.as_deref().unwrap_or(USERS))
+}
+
+/// The text of a file, and what is known of it if it is there already.
+fn read_or_take(
+    path: &Path,
+    texts: &[(&Path, &str)],
+) -> std::io::Result<(String, Option<std::fs::Metadata>)> {
+    match texts.iter().find(|(taken, _)| *taken == path) {
+        Some((_, text)) => Ok(((*text).to_owned(), std::fs::metadata(path).ok())),
+        None => place::read(path).map(|(text, found)| (text, Some(found))),
+    }
+}
+
+fn read_files(
+    path: &Path,
+    inspecting: bool,
+    texts: &[(&Path, &str)],
+) -> Result<Checked, ConfigError> {
+    let (text, found) =
+        read_or_take(path, texts).map_err(|error| cannot_read(path, &error, false))?;
     let place = Place {
         directory: path.parent().map(Path::to_owned).unwrap_or_default(),
         credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
@@ -85,18 +118,12 @@ fn read_files(path: &Path, inspecting: bool) -> Result<Checked, ConfigError> {
     let main = Source::new(path, &text);
     let tree = main.parse()?;
     let (read, users_path) = read_main(Table::root(&main, &tree), &place, NOT_BUILT);
-    if let (Some(line), Some((what, remedy))) = (secret_line(&text), exposed(path, &found)) {
-        main.wrong(Some(line), "", &what, &remedy);
-    }
+    check_exposed(&main, &text, path, found.as_ref());
     let users_path = place.resolve(&users_path);
-    match place::read(&users_path) {
+    match read_or_take(&users_path, texts) {
         Ok((text, found)) => {
             let users = Source::new(&users_path, &text);
-            if let (Some(line), Some((what, remedy))) =
-                (secret_line(&text), exposed(&users_path, &found))
-            {
-                users.wrong(Some(line), "", &what, &remedy);
-            }
+            check_exposed(&users, &text, &users_path, found.as_ref());
             read_directory(read, main, users, NOT_BUILT)
         }
         Err(error) => {
@@ -104,6 +131,15 @@ fn read_files(path: &Path, inspecting: bool) -> Result<Checked, ConfigError> {
             problems.extend(cannot_read(&users_path, &error, true).problems);
             Err(ConfigError { problems })
         }
+    }
+}
+
+/// Reports a file with secrets in it that others can read.
+fn check_exposed(source: &Source, text: &str, path: &Path, found: Option<&std::fs::Metadata>) {
+    if let (Some(line), Some((what, remedy))) =
+        (secret_line(text), found.and_then(|it| exposed(path, it)))
+    {
+        source.wrong(Some(line), "", &what, &remedy);
     }
 }
 
@@ -185,7 +221,7 @@ fn read_main(root: Table, place: &Place, not_built: NotBuilt) -> (Config, String
         users: Vec::new(),
     };
     check_whole(root, &config);
-    let users = root.text("users").unwrap_or("users.toml").to_owned();
+    let users = root.text("users").unwrap_or(USERS).to_owned();
     (config, users)
 }
 

@@ -112,16 +112,14 @@ impl Wire {
         };
         let stream = acceptor.accept(clear).await?;
         let (_, agreed) = stream.get_ref();
-        let version = agreed
-            .protocol_version()
-            .and_then(|it| it.as_str().map(str::to_owned));
-        let cipher = agreed
-            .negotiated_cipher_suite()
-            .and_then(|it| it.suite().as_str().map(str::to_owned));
+        let version = agreed.protocol_version().and_then(|it| it.as_str());
+        let cipher = agreed.negotiated_cipher_suite();
+        let cipher = cipher.as_ref().and_then(|it| it.suite().as_str());
+        // rustls writes `TLSv1_3` and `TLS13_AES_...`; IANA and everybody else do not.
         let agreed = format!(
             "{} {}",
-            version.as_deref().unwrap_or("TLS"),
-            cipher.as_deref().unwrap_or("unknown cipher")
+            version.unwrap_or("TLS").replace('_', "."),
+            cipher.unwrap_or("unknown").replacen("TLS13_", "TLS_", 1)
         );
         self.stream = Stream::Tls(Box::new(stream));
         Ok(agreed)

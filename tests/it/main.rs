@@ -11,5 +11,6 @@ mod dns;
 #[allow(dead_code)]
 mod relay;
 
+mod accepting;
 mod layers;
 mod tools;

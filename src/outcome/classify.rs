@@ -244,7 +244,7 @@ pub fn classify(rules: &Rules, refusal: &Refusal<'_>) -> Finding {
     let mut finding = rules
         .judge(&refusal)
         .unwrap_or_else(|| fallback::judge(&refusal));
-    finding.action = restrained(finding.action, refusal.stage, refusal.code);
+    finding.action = restrained(finding.action, &refusal);
     finding
 }
 
@@ -273,11 +273,14 @@ pub fn classify_error(rules: &Rules, error: &RelayError, server: &str) -> Findin
 /// A 4yz asks to be tried again, so it neither ends a message nor waits for a person
 /// (RFC 5321 section 4.2.1). Before MAIL nothing was said about any message, so no
 /// message can suffer for it.
-fn restrained(action: Action, stage: Option<Stage>, code: Option<u16>) -> Action {
-    if stage.is_some_and(|it| it < Stage::Mail) && action != Action::SlowDown {
+fn restrained(action: Action, refusal: &Refusal<'_>) -> Action {
+    if refusal.stage.is_some_and(|it| it < Stage::Mail) && action != Action::SlowDown {
         return Action::PauseRelay;
     }
-    let permanent = code.is_none_or(|it| (500..600).contains(&it));
+    let permanent = match refusal.code {
+        Some(code) => (500..600).contains(&code),
+        None => refusal.enhanced.is_none_or(|it| it.class == 5),
+    };
     match action {
         Action::FailRecipient | Action::FailMessage | Action::HoldSender if !permanent => {
             Action::Retry
@@ -363,6 +366,111 @@ mod tests {
             let status: Option<EnhancedStatus> = status.map(|it| it.parse().unwrap());
             assert_eq!(status_in(text), status, "{text}");
         }
+    }
+
+    #[test]
+    fn the_same_words_mean_what_stage_and_code_allow() {
+        use Action::*;
+        for (stage, reply, expected) in [
+            // A 4yz is tried again, whatever its words.
+            (
+                "recipient",
+                "454 4.7.1 <a@b>: Relay access denied",
+                (Class::RelayingDenied, Retry),
+            ),
+            (
+                "recipient",
+                "450 4.1.1 <a@b>: user unknown",
+                (Class::RecipientUnknown, Retry),
+            ),
+            (
+                "",
+                "4.7.26 rate limited because it is unauthenticated",
+                (Class::Policy, Retry),
+            ),
+            // Before MAIL it is the relay's.
+            (
+                "greeting",
+                "554 5.7.1 High probability of spam",
+                (Class::Spam, PauseRelay),
+            ),
+            (
+                "auth",
+                "550 5.1.1 no such user",
+                (Class::RecipientUnknown, PauseRelay),
+            ),
+            (
+                "greeting",
+                "421 too many connections",
+                (Class::Rate, SlowDown),
+            ),
+            // The account's quota is not the mailbox's.
+            (
+                "recipient",
+                "552 5.2.2 quota exceeded",
+                (Class::MailboxFull, FailRecipient),
+            ),
+            (
+                "final-dot",
+                "550 5.4.5 Daily user sending limit exceeded",
+                (Class::RelayQuota, PauseRelay),
+            ),
+            // The account's trouble is not the recipient's.
+            (
+                "recipient",
+                "550 5.2.1 account is disabled",
+                (Class::RecipientRefuses, FailRecipient),
+            ),
+            (
+                "mail",
+                "550 5.7.13 whatever",
+                (Class::AccountSuspended, PauseRelay),
+            ),
+            (
+                "mail",
+                "530 5.7.0 Authentication required",
+                (Class::NotLoggedIn, PauseRelay),
+            ),
+            // Authentication of a domain is no login.
+            (
+                "final-dot",
+                "550 5.7.1 SPF authentication failed",
+                (Class::Refused, FailMessage),
+            ),
+            (
+                "recipient",
+                "552 too many recipients",
+                (Class::TooManyRecipients, Retry),
+            ),
+            (
+                "recipient",
+                "550 recipient address rejected: undeliverable address: host x said: 554 blocked using dnsbl",
+                (Class::RecipientUnknown, FailRecipient),
+            ),
+        ] {
+            let said = super::super::bounce::Said::read(reply);
+            let mut refusal = said.refusal();
+            refusal.stage = Stage::from_name(stage);
+            let it = classify(Rules::compiled_in(), &refusal);
+            assert_eq!(
+                (it.class, it.action),
+                expected,
+                "{stage} {reply}: {}",
+                it.rule
+            );
+        }
+    }
+
+    #[test]
+    fn what_nothing_knows_says_so() {
+        let it = classify(
+            Rules::compiled_in(),
+            &Refusal {
+                text: "zzz",
+                ..Refusal::default()
+            },
+        );
+        assert_eq!((it.action, it.fallback), (Action::Retry, true));
     }
 
     #[test]

@@ -323,7 +323,9 @@ fn meant(envelope: &Envelope, recipient: &Recipient, finding: Finding) -> Verdic
             Verdict::Hold(HoldReason::DoubleBounce, finding)
         }
         Action::HoldSender if report => Verdict::Hold(HoldReason::DoubleBounce, finding),
-        Action::HoldSender if finding.class == Class::RelayingDenied => {
+        Action::HoldSender
+            if matches!(finding.class, Class::RelayingDenied | Class::NotLoggedIn) =>
+        {
             Verdict::Hold(HoldReason::RelayingDenied, finding)
         }
         Action::HoldSender => Verdict::Hold(HoldReason::SenderNotAllowed, finding),

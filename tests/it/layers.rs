@@ -100,7 +100,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("listenfd", &["daemon", "accept", "bin"]),
     ("sd_notify", &["daemon", "bin"]),
-    ("clap", &["cli", "bin"]),
+    ("clap", &["cli", "bin", "daemon"]),
     ("comfy_table", &["cli"]),
     ("ratatui", &["cli"]),
     ("indicatif", &["cli"]),

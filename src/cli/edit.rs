@@ -4,6 +4,7 @@
 //! A [`Draft`] holds both files as they would be. It is checked as a whole before
 //! anything is written, so a mistake changes nothing.
 
+pub mod apply;
 pub mod difference;
 pub mod password;
 pub mod relay;

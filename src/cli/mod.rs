@@ -21,6 +21,7 @@ mod shell;
 mod show;
 mod status;
 mod trace;
+mod user;
 mod words;
 
 use std::path::PathBuf;
@@ -83,6 +84,9 @@ enum Verb {
     /// The relays
     #[command(subcommand)]
     Relay(relay::RelayVerb),
+    /// The users: who sends through which relay
+    #[command(subcommand)]
+    User(user::UserVerb),
     /// Which relay a From address gets, and why
     Route(route::RouteArgs),
     /// What a refusal means and what to do: penstock explain "553 sorry, ..."
@@ -147,6 +151,7 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
         Verb::Limits(args) => limits::limits(context, args),
         Verb::Mailings(args) => limits::mailings(context, args),
         Verb::Relay(verb) => relay::relay(context, verb),
+        Verb::User(verb) => user::user(context, verb),
         Verb::Route(args) => route::route(context, args),
         Verb::Explain(args) => explain::explain(context, args),
         Verb::Reload => status::reload(context),

@@ -7,6 +7,9 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 
 use super::context::Context;
+use super::edit::apply::{ApplyArgs, apply};
+use super::edit::relay::RelaySettings;
+use super::edit::{self, Draft, password};
 use super::exit::{Outcome, Trouble};
 use super::screen::{Look, Tone};
 use super::words::{grouped, size};
@@ -27,6 +30,50 @@ pub enum RelayVerb {
     Resume(OneArgs),
     /// Connect, secure and log in, showing all that is said; no mail is sent
     Test(OneArgs),
+    /// Write a new relay into the configuration
+    Add(Box<AddArgs>),
+    /// Change a relay in the configuration; what is not said stays, the password too
+    Set(Box<SetArgs>),
+    /// Take a relay out of the configuration; its mail is held
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
+}
+
+/// Options of `relay add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Its name: letters, digits, dots, hyphens and underscores
+    #[arg(value_name = "RELAY")]
+    relay: String,
+    #[command(flatten)]
+    settings: RelaySettings,
+    #[command(flatten)]
+    apply: ApplyArgs,
+}
+
+/// Options of `relay set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// Its name in penstock.toml
+    #[arg(value_name = "RELAY")]
+    relay: String,
+    #[command(flatten)]
+    settings: RelaySettings,
+    /// A key to take out, like tls or limits.per-hour; may be repeated
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+    #[command(flatten)]
+    apply: ApplyArgs,
+}
+
+/// Options of `relay remove`.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// Its name in penstock.toml
+    #[arg(value_name = "RELAY")]
+    relay: String,
+    #[command(flatten)]
+    apply: ApplyArgs,
 }
 
 /// A relay, or all.
@@ -69,7 +116,46 @@ pub fn relay(context: &mut Context, verb: RelayVerb) -> Outcome {
         }
         RelayVerb::Resume(args) => changed(context, &Request::RelayResume { relay: args.relay }),
         RelayVerb::Test(args) => tested(context, &Request::RelayTest { relay: args.relay }),
+        RelayVerb::Add(args) => add(context, &args),
+        RelayVerb::Set(args) => set(context, &args),
+        RelayVerb::Remove(args) => {
+            let mut draft = Draft::open(context.config_path())?;
+            draft
+                .main
+                .change(|text| edit::relay::remove(text, &args.relay))?;
+            apply(context, &draft, args.apply)
+        }
     }
+}
+
+fn add(context: &mut Context, args: &AddArgs) -> Outcome {
+    let mut draft = Draft::open(context.config_path())?;
+    let settings = &args.settings;
+    // Asked for only when it is known that the rest can be done.
+    settings.add(&draft.main.after, &args.relay, None)?;
+    let elsewhere = settings.password_file.is_some() || settings.password_credential.is_some();
+    let password = match settings.password || (settings.username.is_some() && !elsewhere) {
+        true => Some(password::ask(&args.relay, false)?),
+        false => None,
+    };
+    draft
+        .main
+        .change(|text| settings.add(text, &args.relay, password.as_deref()))?;
+    apply(context, &draft, args.apply)
+}
+
+fn set(context: &mut Context, args: &SetArgs) -> Outcome {
+    let mut draft = Draft::open(context.config_path())?;
+    let settings = &args.settings;
+    settings.set(&draft.main.after, &args.relay, None, &args.unset)?;
+    let password = match settings.password {
+        true => Some(password::ask(&args.relay, false)?),
+        false => None,
+    };
+    draft
+        .main
+        .change(|text| settings.set(text, &args.relay, password.as_deref(), &args.unset))?;
+    apply(context, &draft, args.apply)
 }
 
 fn list(context: &mut Context, relay: Option<String>) -> Outcome {

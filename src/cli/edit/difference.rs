@@ -15,15 +15,18 @@ pub fn difference(before: &str, after: &str) -> Vec<String> {
     let before = masked(before, &old_secrets, &[]);
     let after = masked(after, &secrets(after), &old_secrets);
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    // The end first: of two entries that begin alike, the one that goes is then shown
+    // from its own beginning.
     let same = |(a, b): &(&&str, &&str)| a == b;
-    let head = old.iter().zip(&new).take_while(same).count();
-    let tail = old[head..]
+    let tail = old
         .iter()
         .rev()
-        .zip(new[head..].iter().rev())
+        .zip(new.iter().rev())
         .take_while(same)
         .count();
-    compared(&old[head..old.len() - tail], &new[head..new.len() - tail])
+    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
+    let head = old.iter().zip(new).take_while(same).count();
+    compared(&old[head..], &new[head..])
 }
 
 /// The longest common lines stay, the others go and come.
@@ -130,6 +133,10 @@ mod tests {
         );
         assert_eq!(difference("a = 1\n", "a = 1\n"), Vec::<String>::new());
         assert_eq!(difference("", "a = 1\n"), ["+ a = 1"]);
+        assert_eq!(
+            difference("[[u]]\na = 1\n\n[[u]]\na = 2\n", "[[u]]\na = 2\n"),
+            ["- [[u]]", "- a = 1", "- "]
+        );
     }
 
     #[test]

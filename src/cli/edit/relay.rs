@@ -180,8 +180,8 @@ impl RelaySettings {
                     relay.remove(old);
                 }
             }
-            if let (Some(old), None) = (old, &self.username) {
-                text::put(relay, "username", old.into());
+            if let Some(username) = self.username.as_ref().or(old.as_ref()) {
+                text::put(relay, "username", username.into());
             }
             text::put(relay, key, value.into());
         }

@@ -17,6 +17,7 @@ mod queue;
 mod relay;
 mod route;
 mod screen;
+mod sendmail;
 mod shell;
 mod show;
 mod status;
@@ -24,7 +25,8 @@ mod trace;
 mod user;
 mod words;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -96,6 +98,17 @@ enum Verb {
     Config(ConfigVerb),
     /// Have the daemon read its configuration again
     Reload,
+    /// The classic command: reads a message and submits it (also under the name sendmail)
+    #[command(disable_help_flag = true)]
+    Sendmail {
+        /// Options and recipients; sendmail --help lists them
+        #[arg(
+            value_name = "OPTION|RECIPIENT",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<OsString>,
+    },
     /// What a shell needs to complete verbs and options
     Completions(shell::CompletionsArgs),
     /// This manual, for man(1): penstock man | man -l -
@@ -112,6 +125,9 @@ enum ConfigVerb {
 
 /// Runs `penstock` with the arguments of this process.
 pub fn main() -> ExitCode {
+    if let Some(arguments) = as_sendmail() {
+        return sendmail::main(arguments);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -132,6 +148,18 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(trouble) => trouble.report("penstock"),
     }
+}
+
+/// The arguments, when this program was called by the name `sendmail`, or with that verb.
+///
+/// Its options are older than ours and read differently, `--json` and `-h` included.
+fn as_sendmail() -> Option<Vec<OsString>> {
+    let mut words = std::env::args_os();
+    let name = words.next()?;
+    if Path::new(&name).file_name()? == "sendmail" {
+        return Some(words.collect());
+    }
+    (words.next()? == "sendmail").then(|| words.collect())
 }
 
 fn run(context: &mut Context, verb: Verb) -> Outcome {
@@ -155,6 +183,7 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
         Verb::Route(args) => route::route(context, args),
         Verb::Explain(args) => explain::explain(context, args),
         Verb::Reload => status::reload(context),
+        Verb::Sendmail { arguments } => Err(Trouble::said(sendmail::main(arguments))),
         Verb::Completions(args) => shell::completions(context, args, Arguments::command()),
         Verb::Man => shell::man(context, Arguments::command()),
     }

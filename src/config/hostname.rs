@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The machine's name, with its domain where `/etc/hosts` knows it.
-pub(super) fn machine_name() -> String {
+pub fn machine_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = match name.trim() {
         "" | "(none)" => "localhost",

@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use crate::mail::{Domain, Mailbox};
 
 pub use facts::{Fact, Section, changes};
+pub use hostname::machine_name;
 pub use limits::{LimitSource, Limits};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};

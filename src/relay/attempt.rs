@@ -156,8 +156,9 @@ pub enum RelayError {
         /// What went wrong.
         detail: String,
     },
-    /// We stopped before the final dot.
-    #[error("stopped before it was sent")]
+    /// We stopped before it was this recipient's turn, or the relay takes no more
+    /// recipients in one transaction (RFC 9422).
+    #[error("not sent yet")]
     Cancelled,
 }
 
@@ -176,6 +177,23 @@ pub enum Severity {
 }
 
 impl RelayError {
+    /// Where in the dialogue it happened.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::NoServer { .. } | Self::Dns { .. } => Stage::Dns,
+            Self::Connect { .. } | Self::Cancelled => Stage::Connect,
+            Self::Tls { .. } => Stage::Tls,
+            Self::NoSecureLogin { .. } => Stage::StartTls,
+            Self::AuthUnavailable { .. } => Stage::Auth,
+            Self::Refused { stage, .. }
+            | Self::Garbage { stage, .. }
+            | Self::Silent { stage, .. }
+            | Self::Closed { stage, .. } => *stage,
+            Self::Unsupported { .. } | Self::TooLarge { .. } => Stage::Mail,
+            Self::Ours { .. } => Stage::Content,
+        }
+    }
+
     /// Whom it is about, and whether the same attempt can go better later.
     ///
     /// Before MAIL nothing was said about any message, so whatever goes wrong there is

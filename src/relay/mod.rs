@@ -1,5 +1,28 @@
-//! (relay)
+//! Handing messages to upstream relays.
+//!
+//! [`Pool::deliver`] takes a [`Job`] (one message, one relay, some recipients) and says
+//! what became of every recipient. It does not know the spool, limits or retries; what a
+//! refusal means is for [`outcome`](crate::outcome).
 
 pub mod attempt;
+mod auth;
+mod connect;
+mod dialogue;
+#[cfg(test)]
+mod fake;
+pub mod job;
+mod plan;
+mod pool;
+mod test;
+#[cfg(test)]
+mod tests;
+mod transcript;
+mod wire;
 
 pub use attempt::{Attempt, Delivery, RelayError, Severity};
+pub use auth::Mechanism;
+pub use connect::TlsFacts;
+pub use job::{BeforeDot, Blocks, Boxed, Content, Job};
+pub use pool::Pool;
+pub use test::TestReport;
+pub use transcript::{Said, Transcript};

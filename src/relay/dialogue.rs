@@ -1,0 +1,489 @@
+//! One transaction: MAIL, RCPT, DATA or BDAT (RFC 5321 section 3.3, 2920, 3030).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connect::{Connection, refused};
+use super::plan::{Named, Plan, plan};
+use super::wire::WriteError;
+use super::{Attempt, Blocks, Delivery, Job, RelayError};
+use crate::clock::Clock;
+use crate::mail::{Body, Stage};
+use crate::smtp::{DataEncoder, Reply};
+
+/// Commands in one group. Their replies must fit the buffers of both sides, or each
+/// would wait for the other (RFC 2920 section 3.1).
+const GROUP_MAXIMUM: usize = 100;
+/// Content is gathered up to here before it is written.
+const GATHER_BYTES: usize = 64 * 1024;
+
+/// How a transaction left its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// Ready for the next MAIL (perhaps after RSET).
+    Usable,
+    /// Of no use any more.
+    Broken,
+}
+
+/// The transaction never started: the server had closed the connection, or closed it
+/// instead of answering MAIL. On a fresh one it can be told from the beginning.
+#[derive(Debug)]
+pub(super) struct Stale;
+
+/// What is noted down during one transaction.
+struct Notes<'a> {
+    job: &'a Job,
+    clock: &'a Clock,
+    started: Instant,
+    delivery: Delivery,
+}
+
+impl Notes<'_> {
+    fn settle(&mut self, recipient: usize, stage: Stage, result: Result<Reply, RelayError>) {
+        self.delivery.attempts.push(Attempt {
+            recipient,
+            result,
+            stage,
+            at: self.clock.now(),
+            took: self.started.elapsed(),
+        });
+    }
+
+    fn fail(&mut self, recipients: &[usize], error: &RelayError) {
+        for recipient in recipients {
+            self.settle(*recipient, error.stage(), Err(error.clone()));
+        }
+    }
+}
+
+/// A delivery that came to this error for all recipients, before any content was sent.
+pub(super) fn failed(
+    job: &Job,
+    clock: &Clock,
+    started: Instant,
+    server: &str,
+    error: &RelayError,
+) -> Delivery {
+    let mut notes = Notes::new(job, clock, started, server);
+    notes.fail(&job.recipients, error);
+    notes.delivery
+}
+
+impl<'a> Notes<'a> {
+    fn new(job: &'a Job, clock: &'a Clock, started: Instant, server: &str) -> Self {
+        let delivery = Delivery {
+            attempts: Vec::with_capacity(job.recipients.len()),
+            content_sent: false,
+            final_reply_at: None,
+            server: server.to_owned(),
+            in_doubt: false,
+            dsn_passed_on: false,
+        };
+        Self {
+            job,
+            clock,
+            started,
+            delivery,
+        }
+    }
+}
+
+/// Sends the message of a job over a connection.
+pub(super) async fn transact(
+    connection: &mut Connection,
+    job: &Job,
+    clock: &Clock,
+    started: Instant,
+) -> Result<(Delivery, After), Stale> {
+    let mut notes = Notes::new(job, clock, started, &connection.server);
+    let plan = match prepared(job, connection).await {
+        Ok(plan) => plan,
+        Err(error) => {
+            notes.fail(&job.recipients, &error);
+            return Ok((notes.delivery, After::Usable));
+        }
+    };
+    for (recipient, error) in &plan.refused {
+        notes.fail(&[*recipient], error);
+    }
+    if plan.recipients.is_empty() {
+        return Ok((notes.delivery, After::Usable));
+    }
+    notes.delivery.dsn_passed_on = plan.dsn;
+    let after = converse(connection, &plan, &mut notes).await?;
+    Ok((notes.delivery, after))
+}
+
+/// The plan; a content that is only said to have 8-bit octets is looked at before a
+/// server without 8BITMIME loses it for good.
+async fn prepared(job: &Job, connection: &Connection) -> Result<Plan, RelayError> {
+    let declared = job.envelope.body == Body::EightBitMime;
+    let eight_bit = declared && (connection.offered.eight_bit_mime || has_eight_bit(job).await?);
+    plan(job, &connection.offered, eight_bit)
+}
+
+async fn has_eight_bit(job: &Job) -> Result<bool, RelayError> {
+    let ours = |detail| RelayError::Ours { detail };
+    let mut blocks = job.content.open().await.map_err(ours)?;
+    while let Some(block) = blocks.next().await.map_err(ours)? {
+        if !block.is_ascii() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// MAIL and RCPT, and what their replies allow.
+async fn converse(
+    connection: &mut Connection,
+    plan: &Plan,
+    notes: &mut Notes<'_>,
+) -> Result<After, Stale> {
+    let limit = notes.job.timeouts.command;
+    let reused = connection.transactions > 0;
+    let reset = std::mem::take(&mut connection.needs_reset);
+    if reused && connection.wire.is_stale().await {
+        return Err(Stale);
+    }
+    connection.transactions += 1;
+    // Until the end is reached, the next transaction would find leftovers of this one.
+    connection.needs_reset = true;
+    let named = plan.recipients.iter().filter_map(|it| it.domain.clone());
+    connection.domains.extend(named);
+
+    let pipelining = connection.offered.pipelining;
+    let data_along = pipelining && !plan.chunking && plan.recipients.len() < GROUP_MAXIMUM;
+    let mut group = Vec::with_capacity(256);
+    if reset {
+        push_line(&mut group, "RSET");
+        if !pipelining {
+            match ask(connection, &mut group, limit, Stage::Mail).await {
+                Ok(reply) if reply.is_positive() => {}
+                Ok(_) | Err(_) => return Err(Stale),
+            }
+        }
+    }
+    push_line(&mut group, &plan.mail);
+    if pipelining {
+        for named in plan.recipients.iter().take(GROUP_MAXIMUM) {
+            push_line(&mut group, &named.line);
+        }
+        if data_along {
+            push_line(&mut group, "DATA");
+        }
+    }
+    let mail = async {
+        connection.wire.group(Stage::Mail, &group, limit).await?;
+        if reset && pipelining {
+            let reply = connection.wire.reply(Stage::Mail, limit).await?;
+            if !reply.is_positive() {
+                return Err(refused(Stage::Mail, reply));
+            }
+        }
+        connection.wire.reply(Stage::Mail, limit).await
+    };
+    let mail = match mail.await {
+        Ok(reply) if reply.is_positive() => None,
+        // A server that waited too long for this message says 421.
+        Ok(reply) if reused && reply.code == 421 => return Err(Stale),
+        Ok(reply) => Some(refused(Stage::Mail, reply)),
+        // Or it is gone, or in disorder: nothing was accepted yet, so nothing is lost.
+        Err(_) if reused => return Err(Stale),
+        Err(error) => Some(error),
+    };
+    let Some(error) = mail else {
+        return Ok(recipients(connection, plan, notes, data_along).await);
+    };
+    notes.fail(&places(&plan.recipients), &error);
+    if usable_after(&error) == After::Broken {
+        return Ok(After::Broken);
+    }
+    if pipelining {
+        // The replies to what went along with MAIL say nothing new.
+        for _ in plan.recipients.iter().take(GROUP_MAXIMUM) {
+            let reply = connection.wire.reply(Stage::Recipient, limit).await;
+            if !reply.is_ok_and(|it| it.code != 421) {
+                return Ok(After::Broken);
+            }
+        }
+    }
+    Ok(call_off(connection, data_along, limit).await)
+}
+
+fn places(recipients: &[Named]) -> Vec<usize> {
+    recipients.iter().map(|it| it.recipient).collect()
+}
+
+/// The replies to RCPT, and to the DATA that went along.
+async fn recipients(
+    connection: &mut Connection,
+    plan: &Plan,
+    notes: &mut Notes<'_>,
+    data_along: bool,
+) -> After {
+    let limit = notes.job.timeouts.command;
+    let pipelining = connection.offered.pipelining;
+    let mut accepted: Vec<usize> = Vec::new();
+    let mut last_words: Option<Reply> = None;
+    for (place, group) in plan.recipients.chunks(GROUP_MAXIMUM).enumerate() {
+        // The first group went out together with MAIL.
+        if pipelining && place > 0 {
+            let lines = group.iter().fold(Vec::new(), |mut lines, named| {
+                push_line(&mut lines, &named.line);
+                lines
+            });
+            if let Err(error) = connection.wire.group(Stage::Recipient, &lines, limit).await {
+                let rest = places(&plan.recipients[place * GROUP_MAXIMUM..]);
+                notes.fail(&[&accepted[..], &rest].concat(), &error);
+                return After::Broken;
+            }
+        }
+        for (within, named) in group.iter().enumerate() {
+            let reply = if pipelining {
+                connection.wire.reply(Stage::Recipient, limit).await
+            } else {
+                let mut line = Vec::new();
+                push_line(&mut line, &named.line);
+                ask(connection, &mut line, limit, Stage::Recipient).await
+            };
+            let error = match reply {
+                Ok(reply) if reply.is_positive() => {
+                    accepted.push(named.recipient);
+                    continue;
+                }
+                Ok(reply) => {
+                    if reply.code == 421 {
+                        last_words = Some(reply.clone());
+                    }
+                    refused(Stage::Recipient, reply)
+                }
+                Err(error) => error,
+            };
+            if let RelayError::Refused { .. } = error {
+                notes.fail(&[named.recipient], &error);
+                continue;
+            }
+            // The connection is lost, and with it those that were accepted. If the server
+            // said why, that is the reason of all.
+            let error = match last_words {
+                Some(reply) => refused(Stage::Recipient, reply),
+                None => error,
+            };
+            let rest = places(&plan.recipients[place * GROUP_MAXIMUM + within..]);
+            notes.fail(&[&accepted[..], &rest].concat(), &error);
+            return After::Broken;
+        }
+    }
+    if accepted.is_empty() {
+        return call_off(connection, data_along, limit).await;
+    }
+    content(connection, plan, notes, &accepted, data_along).await
+}
+
+/// Nobody is left to send to. If DATA went along and was taken all the same, a lone dot
+/// ends it (RFC 2920 section 3.1).
+async fn call_off(connection: &mut Connection, data_along: bool, limit: Duration) -> After {
+    if !data_along {
+        return After::Usable;
+    }
+    match connection.wire.reply(Stage::Data, limit).await {
+        Ok(reply) if reply.code == 354 => {
+            let dot = connection.wire.group(Stage::Data, b".\r\n", limit).await;
+            if dot.is_ok() && connection.wire.reply(Stage::Data, limit).await.is_ok() {
+                After::Usable
+            } else {
+                After::Broken
+            }
+        }
+        Ok(reply) if reply.code != 421 && (reply.is_permanent() || reply.is_transient()) => {
+            After::Usable
+        }
+        Ok(_) | Err(_) => After::Broken,
+    }
+}
+
+/// The content, its end, and the reply to that.
+async fn content(
+    connection: &mut Connection,
+    plan: &Plan,
+    notes: &mut Notes<'_>,
+    accepted: &[usize],
+    data_along: bool,
+) -> After {
+    if !plan.chunking {
+        let limit = notes.job.timeouts.command;
+        let reply = if data_along {
+            connection.wire.reply(Stage::Data, limit).await
+        } else {
+            let mut line = b"DATA\r\n".to_vec();
+            ask(connection, &mut line, limit, Stage::Data).await
+        };
+        let error = match reply {
+            Ok(reply) if reply.code == 354 && connection.wire.has_unread() => {
+                Some(RelayError::Garbage {
+                    stage: Stage::Data,
+                    said: format!("more than was asked for, after {reply}"),
+                })
+            }
+            Ok(reply) if reply.code == 354 => None,
+            Ok(reply) => Some(refused(Stage::Data, reply)),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            notes.fail(accepted, &error);
+            return usable_after(&error);
+        }
+    }
+    match send(connection, plan.chunking, notes, accepted).await {
+        Ok(reply) => {
+            notes.delivery.final_reply_at = Some(notes.clock.now());
+            let error = (!reply.is_positive()).then(|| refused(Stage::FinalDot, reply.clone()));
+            if let Some(error) = error {
+                notes.delivery.in_doubt = matches!(error, RelayError::Garbage { .. });
+                notes.fail(accepted, &error);
+                // The transaction is over all the same (RFC 5321 section 4.1.1.4).
+                connection.needs_reset = plan.chunking;
+                return usable_after(&error);
+            }
+            for recipient in accepted {
+                notes.settle(*recipient, Stage::FinalDot, Ok(reply.clone()));
+            }
+            connection.needs_reset = false;
+            if connection.wire.has_unread() {
+                return After::Broken;
+            }
+            After::Usable
+        }
+        Err(error) => {
+            notes.delivery.in_doubt = error.stage() == Stage::FinalDot
+                && !matches!(error, RelayError::Refused { .. } | RelayError::Ours { .. });
+            notes.fail(accepted, &error);
+            After::Broken
+        }
+    }
+}
+
+fn usable_after(error: &RelayError) -> After {
+    match error {
+        RelayError::Refused { reply, .. } if reply.code != 421 => After::Usable,
+        _ => After::Broken,
+    }
+}
+
+/// Sends the content in as few writes as its size allows, the last of them together
+/// with its end, and reads the reply.
+async fn send(
+    connection: &mut Connection,
+    chunking: bool,
+    notes: &mut Notes<'_>,
+    accepted: &[usize],
+) -> Result<Reply, RelayError> {
+    let job = notes.job;
+    let limit = job.timeouts.data;
+    let ours = |detail| RelayError::Ours { detail };
+    let mut blocks: Box<dyn Blocks> = job.content.open().await.map_err(ours)?;
+    let mut encoder = DataEncoder::new();
+    let size_bytes = job.content.size_bytes();
+    let mut read_bytes: u64 = 0;
+    let mut out = Vec::with_capacity(GATHER_BYTES.min(size_bytes as usize + 128));
+    if chunking {
+        push_line(&mut out, &format!("BDAT {size_bytes} LAST"));
+    }
+    while let Some(block) = blocks.next().await.map_err(ours)? {
+        // Before more is gathered, never after: something is left to go with the end.
+        if out.len() >= GATHER_BYTES {
+            notes.delivery.content_sent = true;
+            if let Err(failed) = connection.wire.write(Stage::Content, &out, limit).await {
+                return Err(early_words(connection, failed.error));
+            }
+            out.clear();
+        }
+        read_bytes += block.len() as u64;
+        // One octet more or less than announced would be read as a command.
+        if read_bytes > size_bytes {
+            break;
+        }
+        if chunking {
+            out.extend_from_slice(&block);
+        } else {
+            encoder.feed(&block, &mut out);
+        }
+    }
+    if read_bytes != size_bytes {
+        return Err(ours(
+            "the content is not as long as it should be".to_owned(),
+        ));
+    }
+    if connection.wire.is_stale().await {
+        let closed = RelayError::Closed {
+            stage: Stage::Content,
+            detail: "the server spoke or closed before the end of the content".to_owned(),
+        };
+        return Err(early_words(connection, closed));
+    }
+    (job.before_dot)(accepted.to_vec()).await.map_err(ours)?;
+    if !chunking {
+        out.extend_from_slice(encoder.finish());
+    }
+    notes.delivery.content_sent = true;
+    connection
+        .wire
+        .note(&format!("content, {read_bytes} octets, and its end"));
+    if let Err(WriteError { written, error }) =
+        connection.wire.write(Stage::FinalDot, &out, limit).await
+    {
+        // The end itself was not handed over: then the server cannot have seen it.
+        if written < out.len() {
+            return Err(early_words(connection, at_content(error)));
+        }
+        return Err(error);
+    }
+    connection
+        .wire
+        .reply(Stage::FinalDot, job.timeouts.final_dot)
+        .await
+}
+
+/// A server that refuses in the middle of the content says so and closes: its words are
+/// the better reason.
+fn early_words(connection: &mut Connection, error: RelayError) -> RelayError {
+    match connection.wire.take_reply(Stage::Content) {
+        Some(Ok(reply)) => refused(Stage::Content, reply),
+        Some(Err(garbage)) => garbage,
+        None => error,
+    }
+}
+
+fn at_content(error: RelayError) -> RelayError {
+    let stage = Stage::Content;
+    match error {
+        RelayError::Closed { detail, .. } => RelayError::Closed { stage, detail },
+        RelayError::Silent { after, .. } => RelayError::Silent { stage, after },
+        other => other,
+    }
+}
+
+/// One command and its reply.
+async fn ask(
+    connection: &mut Connection,
+    line: &mut Vec<u8>,
+    limit: Duration,
+    stage: Stage,
+) -> Result<Reply, RelayError> {
+    if connection.wire.has_unread() {
+        return Err(RelayError::Garbage {
+            stage,
+            said: "a reply to no command".to_owned(),
+        });
+    }
+    connection.wire.group(stage, line, limit).await?;
+    line.clear();
+    connection.wire.reply(stage, limit).await
+}
+
+fn push_line(group: &mut Vec<u8>, line: &str) {
+    group.extend_from_slice(line.as_bytes());
+    group.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,86 @@
+//! What a delivery needs: the message, its recipients, and whom to tell before the dot.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Relay, Timeouts};
+use crate::mail::Envelope;
+
+/// A future without a name.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Called right before the final dot (or the last octets of BDAT) goes out, with the
+/// places of the recipients that the relay accepted. An error keeps the dot back.
+pub type BeforeDot = Arc<dyn Fn(Vec<usize>) -> Boxed<'static, Result<(), String>> + Send + Sync>;
+
+/// One message for one relay: one transaction.
+#[derive(Clone)]
+pub struct Job {
+    /// The relay, as configured now.
+    pub relay: Arc<Relay>,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// The name to greet with.
+    pub hostname: String,
+    /// The message.
+    pub envelope: Arc<Envelope>,
+    /// The places in the envelope of the recipients to send to: the limits may allow fewer
+    /// than wait.
+    pub recipients: Vec<usize>,
+    /// The content.
+    pub content: Arc<dyn Content>,
+    /// What must be done before the dot.
+    pub before_dot: BeforeDot,
+    /// Cancelled: no transaction starts any more. One that has started goes on, for it
+    /// is safe only at its end; whoever cannot wait drops the future.
+    pub cancel: CancellationToken,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("relay", &self.relay.name)
+            .field("id", &self.envelope.id)
+            .field("recipients", &self.recipients)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the content of a message comes from: the spool, or memory.
+pub trait Content: Send + Sync {
+    /// Octets in all.
+    fn size_bytes(&self) -> u64;
+
+    /// Reads it from its first octet; may be called more than once.
+    fn open(&self) -> Boxed<'_, Result<Box<dyn Blocks>, String>>;
+}
+
+/// A content that is being read.
+pub trait Blocks: Send {
+    /// The next octets; none at the end.
+    fn next(&mut self) -> Boxed<'_, Result<Option<Vec<u8>>, String>>;
+}
+
+/// A content in memory.
+impl Content for Vec<u8> {
+    fn size_bytes(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn open(&self) -> Boxed<'_, Result<Box<dyn Blocks>, String>> {
+        let blocks: Box<dyn Blocks> = Box::new(Once(Some(self.clone())));
+        Box::pin(std::future::ready(Ok(blocks)))
+    }
+}
+
+struct Once(Option<Vec<u8>>);
+
+impl Blocks for Once {
+    fn next(&mut self) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
+        let block = self.0.take().filter(|it| !it.is_empty());
+        Box::pin(std::future::ready(Ok(block)))
+    }
+}

@@ -1,0 +1,345 @@
+//! One connection as lines out and replies in, every wait bounded.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::RelayError;
+use super::transcript::{Said, Transcript};
+use crate::mail::Stage;
+use crate::mail::text::printable;
+use crate::smtp::{Reply, ReplyParser};
+
+/// Replies that arrived and were not asked for yet: beyond this we stop reading, and the
+/// server has to wait.
+const INBOX_MAXIMUM: usize = 128 * 1024;
+
+/// The two kinds of streams.
+pub(super) enum Stream {
+    /// TCP as it is.
+    Plain(TcpStream),
+    /// TCP under TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// None, while TLS is put on it, and after that failed.
+    Closed,
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Closed => Poll::Ready(Err(std::io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// What became of octets that were to be sent.
+#[derive(Debug)]
+pub(super) struct WriteError {
+    /// How many were handed over before it failed.
+    pub(super) written: usize,
+    /// Why it failed.
+    pub(super) error: RelayError,
+}
+
+/// A connection, the octets that came and were not read yet, and the reply parser.
+pub(super) struct Wire {
+    stream: Stream,
+    inbox: Vec<u8>,
+    parser: ReplyParser,
+    ended: Option<String>,
+    transcript: Option<Transcript>,
+    /// Words that must not be shown although the server says them.
+    masked: Vec<String>,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream, transcript: Option<Transcript>) -> Self {
+        Self {
+            stream,
+            inbox: Vec::new(),
+            parser: ReplyParser::new(),
+            ended: None,
+            transcript,
+            masked: Vec::new(),
+        }
+    }
+
+    /// The stream alone, to put TLS on it, and the transcript so far. Everything else
+    /// that was heard in clear is forgotten (RFC 3207 section 4.2).
+    pub(super) fn into_parts(self) -> (Stream, Option<Transcript>) {
+        (self.stream, self.transcript)
+    }
+
+    /// Takes the transcript out.
+    pub(super) fn take_transcript(&mut self) -> Option<Transcript> {
+        self.transcript.take()
+    }
+
+    /// Notes what was done, if anybody reads it.
+    pub(super) fn note(&mut self, words: &str) {
+        self.record(Said::Note, words);
+    }
+
+    fn record(&mut self, said: Said, words: &str) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.add(said, words);
+        }
+    }
+
+    /// From now on, replaces these words wherever the server says them.
+    pub(super) fn mask(&mut self, words: impl IntoIterator<Item = String>) {
+        self.masked = words.into_iter().filter(|it| it.len() > 3).collect();
+    }
+
+    /// Whether octets wait that were not read as a reply.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.inbox.is_empty() || !self.parser.is_between()
+    }
+
+    /// Whether a server with nothing to say says something, or is gone. Takes no time.
+    pub(super) async fn is_stale(&mut self) -> bool {
+        poll_fn(|context| {
+            let _ = self.poll_inbox(context);
+            Poll::Ready(())
+        })
+        .await;
+        self.has_unread() || self.ended.is_some()
+    }
+
+    /// Reads what has arrived. Ready when nothing more can come or be kept.
+    fn poll_inbox(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut space = [0_u8; 8_192];
+        while self.ended.is_none() {
+            if self.inbox.len() >= INBOX_MAXIMUM {
+                return Poll::Ready(());
+            }
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    self.ended = Some("closed by the server".to_owned());
+                }
+                Poll::Ready(Ok(())) => self.inbox.extend_from_slice(buffer.filled()),
+                Poll::Ready(Err(error)) => self.ended = Some(io_words(&error)),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends one command; the words in the transcript may differ, for passwords.
+    pub(super) async fn command(
+        &mut self,
+        stage: Stage,
+        line: &str,
+        shown: &str,
+        limit: Duration,
+    ) -> Result<Reply, RelayError> {
+        self.record(Said::Ours, shown);
+        let octets = format!("{line}\r\n");
+        self.write(stage, octets.as_bytes(), limit)
+            .await
+            .map_err(|it| it.error)?;
+        self.reply(stage, limit).await
+    }
+
+    /// Sends a group of commands in one go, without waiting for replies.
+    pub(super) async fn group(
+        &mut self,
+        stage: Stage,
+        lines: &[u8],
+        limit: Duration,
+    ) -> Result<(), RelayError> {
+        if self.transcript.is_some() {
+            let words = String::from_utf8_lossy(lines).into_owned();
+            self.record(Said::Ours, &words);
+        }
+        self.write(stage, lines, limit).await.map_err(|it| it.error)
+    }
+
+    /// Sends octets; meanwhile takes in what arrives, so that two full buffers cannot wait
+    /// for each other.
+    pub(super) async fn write(
+        &mut self,
+        stage: Stage,
+        octets: &[u8],
+        limit: Duration,
+    ) -> Result<(), WriteError> {
+        let mut written = 0;
+        let sending = poll_fn(|context| {
+            loop {
+                let step = if written < octets.len() {
+                    let rest = &octets[written..];
+                    Pin::new(&mut self.stream).poll_write(context, rest)
+                } else {
+                    match Pin::new(&mut self.stream).poll_flush(context) {
+                        Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                        Poll::Pending => Poll::Pending,
+                    }
+                };
+                match step {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+                    }
+                    Poll::Ready(Ok(some)) => written += some,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        let _ = self.poll_inbox(context);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        });
+        let error = match timeout(limit, sending).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => RelayError::Closed {
+                stage,
+                detail: io_words(&error),
+            },
+            Err(_) => RelayError::Silent {
+                stage,
+                after: limit,
+            },
+        };
+        Err(WriteError { written, error })
+    }
+
+    /// Reads one reply, whole, within the limit however it drips.
+    pub(super) async fn reply(
+        &mut self,
+        stage: Stage,
+        limit: Duration,
+    ) -> Result<Reply, RelayError> {
+        if let Some(read) = self.take_reply(stage) {
+            return read;
+        }
+        let waiting = async {
+            loop {
+                poll_fn(|context| self.poll_some(context)).await;
+                if let Some(read) = self.take_reply(stage) {
+                    return read;
+                }
+                if let Some(detail) = &self.ended {
+                    return Err(RelayError::Closed {
+                        stage,
+                        detail: detail.clone(),
+                    });
+                }
+            }
+        };
+        let read = timeout(limit, waiting).await;
+        read.unwrap_or(Err(RelayError::Silent {
+            stage,
+            after: limit,
+        }))
+    }
+
+    /// Ready as soon as there is something new.
+    fn poll_some(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let before = self.inbox.len();
+        match self.poll_inbox(context) {
+            Poll::Pending if self.inbox.len() == before => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// The next reply, if all of it has arrived.
+    pub(super) fn take_reply(&mut self, stage: Stage) -> Option<Result<Reply, RelayError>> {
+        let (consumed, read) = self.parser.feed(&self.inbox);
+        let said = match &read {
+            Some(Err(_)) => printable(&self.inbox[..consumed], 500),
+            Some(Ok(_)) | None => String::new(),
+        };
+        self.inbox.drain(..consumed);
+        match read? {
+            Ok(mut reply) => {
+                self.hide(&mut reply);
+                if self.transcript.is_some() {
+                    let words = String::from_utf8_lossy(&reply.to_wire()).into_owned();
+                    self.record(Said::Theirs, &words);
+                }
+                Some(Ok(reply))
+            }
+            Err(error) => {
+                self.record(Said::Theirs, &said);
+                Some(Err(RelayError::Garbage {
+                    stage,
+                    said: error.to_string(),
+                }))
+            }
+        }
+    }
+
+    /// A server that answers `500 what is c2VjcmV0?` must not put a password into a log.
+    fn hide(&self, reply: &mut Reply) {
+        for line in &mut reply.lines {
+            for word in &self.masked {
+                if line.contains(word.as_str()) {
+                    *line = line.replace(word.as_str(), "***");
+                }
+            }
+        }
+    }
+
+    /// Says QUIT and hears the server out for a moment.
+    pub(super) async fn quit(mut self, limit: Duration) -> Option<Transcript> {
+        let said = self.command(Stage::Quit, "QUIT", "QUIT", limit).await;
+        if said.is_ok() {
+            let closing = poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context));
+            let _ = timeout(limit, closing).await;
+        }
+        self.transcript
+    }
+}
+
+/// The system's words, and plain ones for what happens every day.
+fn io_words(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "closed by the server".to_owned(),
+        std::io::ErrorKind::ConnectionReset => "reset by the server".to_owned(),
+        std::io::ErrorKind::BrokenPipe => "closed by the server while we were sending".to_owned(),
+        _ => printable(error.to_string().as_bytes(), 200),
+    }
+}

@@ -12,6 +12,7 @@ pub mod edit;
 mod exit;
 mod explain;
 mod filter;
+mod import;
 mod limits;
 mod queue;
 mod relay;
@@ -89,6 +90,9 @@ enum Verb {
     /// The users: who sends through which relay
     #[command(subcommand)]
     User(user::UserVerb),
+    /// Take over the configuration of another program
+    #[command(subcommand)]
+    Import(import::ImportVerb),
     /// Which relay a From address gets, and why
     Route(route::RouteArgs),
     /// What a refusal means and what to do: penstock explain "553 sorry, ..."
@@ -180,6 +184,7 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
         Verb::Mailings(args) => limits::mailings(context, args),
         Verb::Relay(verb) => relay::relay(context, verb),
         Verb::User(verb) => user::user(context, verb),
+        Verb::Import(verb) => import::import(context, verb),
         Verb::Route(args) => route::route(context, args),
         Verb::Explain(args) => explain::explain(context, args),
         Verb::Reload => status::reload(context),

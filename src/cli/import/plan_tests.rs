@@ -1,0 +1,233 @@
+use std::fs;
+use std::path::Path;
+
+use super::super::{Draft, write_into};
+use super::*;
+use crate::config::{Config, RelayTls};
+
+struct Postfix(tempfile::TempDir);
+
+impl Postfix {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        Self(directory)
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&MainFile::open(self.0.path()).unwrap(), &BTreeSet::new())
+    }
+}
+
+/// The plan as a configuration, checked.
+fn written(plan: &mut Plan) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    let mut draft = Draft::open(&directory.path().join("penstock.toml")).unwrap();
+    write_into(&mut draft, plan).unwrap();
+    draft
+        .check()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .config
+}
+
+const MAIN: &str = "\
+# See /usr/share/postfix/main.cf.dist for a commented, more complete version
+smtpd_banner = $myhostname ESMTP $mail_name (Debian/GNU)
+compatibility_level = 3.6
+myhostname = app01.uwdomein.nl
+mydestination = $myhostname, localhost
+relayhost = [mail.carerix.net]:submission
+mynetworks = 127.0.0.0/8 10.1.0.0/16
+message_size_limit = 52428800
+maximal_queue_lifetime = 3
+
+# per sender
+smtp_sender_dependent_authentication = yes
+sender_dependent_relayhost_maps = hash:/etc/postfix/sender_relay
+smtp_sasl_auth_enable = yes
+smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd
+smtp_sasl_security_options = noanonymous
+smtp_tls_security_level = may
+smtp_tls_policy_maps = texthash:/etc/postfix/tls_policy
+smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt
+smtp_destination_rate_delay = 1s
+smtp_destination_concurrency_limit = 4
+";
+
+const SENDER_RELAY: &str = "\
+# sender                 relay
+jan@uwdomein.nl          [smtp.office365.com]:587
+piet@uwdomein.nl         [smtp.office365.com]:587
+@uwdomein.nl             smtp.uwdomein.nl:465
+boss@uwdomein.nl         DUNNO
+info@ander.nl            [2001:db8::1]:2525
+";
+
+const SASL_PASSWD: &str = "\
+jan@uwdomein.nl            jan@uwdomein.nl:geheim:met:dubbelepunt
+piet@uwdomein.nl           piet@uwdomein.nl:anders
+smtp.uwdomein.nl           mailer:wachtwoord
+[mail.carerix.net]:submission  carerix:sesam
+klaas@uwdomein.nl          klaas:klaas
+";
+
+#[test]
+fn a_postfix_with_a_relay_and_a_login_for_each_sender_is_understood() {
+    let postfix = Postfix::new(&[
+        ("main.cf", MAIN),
+        ("sender_relay", SENDER_RELAY),
+        ("sasl_passwd", SASL_PASSWD),
+        ("tls_policy", "[2001:db8::1]:2525 secure match=nexthop\n"),
+    ]);
+    let mut plan = postfix.plan();
+    assert_eq!(plan.default_relay.as_deref(), Some("carerix"));
+    let names: Vec<&str> = plan.relays.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "carerix",
+            "office365",
+            "office365-piet",
+            "uwdomein",
+            "2001.db8..1",
+            "carerix-klaas"
+        ]
+    );
+    let config = written(&mut plan);
+    assert_eq!(config.hostname, "app01.uwdomein.nl");
+    assert_eq!(config.message.max_size_bytes, 52_428_800);
+    assert_eq!(config.retry.expire_after.as_secs(), 3 * 86_400);
+
+    let login = |name: &str| {
+        let login = config.relays[name].credentials.clone().unwrap();
+        (login.username, login.password.expose().to_owned())
+    };
+    assert_eq!(login("carerix"), ("carerix".into(), "sesam".into()));
+    assert_eq!(
+        login("office365"),
+        ("jan@uwdomein.nl".into(), "geheim:met:dubbelepunt".into())
+    );
+    assert_eq!(
+        login("office365-piet"),
+        ("piet@uwdomein.nl".into(), "anders".into())
+    );
+    assert_eq!(login("uwdomein"), ("mailer".into(), "wachtwoord".into()));
+    assert_eq!(login("carerix-klaas"), ("klaas".into(), "klaas".into()));
+
+    let office = &config.relays["office365"];
+    assert_eq!(office.limits.preset, Preset::Microsoft365);
+    assert_eq!(office.limits.connections, 4);
+    assert_eq!(office.limits.min_interval.as_secs(), 1);
+    assert_eq!(config.relays["uwdomein"].servers[0].tls, RelayTls::Implicit);
+    let other = &config.relays["2001.db8..1"];
+    assert_eq!(
+        (other.servers[0].tls, other.credentials.is_none()),
+        (RelayTls::Required, true)
+    );
+
+    let relay = |address: &str| {
+        let user = config.users.iter().find(|it| match &it.address {
+            crate::config::UserAddress::Mailbox(it) => it.to_string() == address,
+            crate::config::UserAddress::Domain(it) => format!("@{it}") == address,
+        });
+        user.unwrap().relay.clone()
+    };
+    assert_eq!(relay("@uwdomein.nl").as_deref(), Some("uwdomein"));
+    assert_eq!(relay("boss@uwdomein.nl"), None);
+    assert_eq!(relay("klaas@uwdomein.nl").as_deref(), Some("carerix-klaas"));
+    assert_eq!(config.users.len(), 6);
+
+    assert!(
+        plan.left.iter().any(|it| it.starts_with("mynetworks: ")),
+        "{:#?}",
+        plan.left
+    );
+    let said = format!("{:?}{:?}", plan.understood, plan.left);
+    for secret in ["sesam", "geheim", "wachtwoord"] {
+        assert!(!said.contains(secret), "{said}");
+    }
+}
+
+#[test]
+fn a_simple_smarthost_becomes_the_default_relay() {
+    let mut plan = Postfix::new(&[
+        (
+            "main.cf",
+            "relayhost = [smtp.example.nl]:587\nsmtp_sasl_auth_enable = yes\n\
+             smtp_sasl_password_maps = lmdb:/etc/postfix/sasl/sasl_passwd\nsmtp_tls_security_level = encrypt\n",
+        ),
+        ("sasl_passwd", "[smtp.example.nl]:587 user@example.nl:secret\n"),
+    ])
+    .plan();
+    assert_eq!(
+        plan.understood,
+        ["relayhost [smtp.example.nl]:587: default-relay example"]
+    );
+    let config = written(&mut plan);
+    assert_eq!(config.default_relay.as_deref(), Some("example"));
+    assert_eq!(
+        config.relays["example"].servers[0].to_string(),
+        "[smtp.example.nl]:587"
+    );
+    assert!(config.users.is_empty());
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_said() {
+    let plan = Postfix::new(&[
+        (
+            "main.cf",
+            "sender_dependent_relayhost_maps = pcre:/etc/postfix/relay, hash:/etc/postfix/senders\n\
+             smtp_sasl_password_maps = mysql:/etc/postfix/sql.cf hash:/etc/postfix/passwd\n\
+             transport_maps = hash:/etc/postfix/transport\nsender_dependent_default_transport_maps = hash:/x\n",
+        ),
+        ("senders", "a@b.example  smtp.example.nl:smtp:x\nlocal [smtp.example.nl]\n"),
+        ("passwd", "x@b.example u:p\n"),
+    ])
+    .plan();
+    assert_eq!(plan.relays, []);
+    for (place, expected) in [
+        "pcre:/etc/postfix/relay of sender_dependent_relayhost_maps",
+        "mysql:/etc/postfix/sql.cf",
+        "smtp_sasl_auth_enable is not yes",
+        "relayhost is empty",
+        "a@b.example: smtp.example.nl:smtp:x has no valid port",
+        "sender local: neither an address nor a @domain",
+        "the login of x@b.example",
+        "transport_maps: Penstock chooses",
+        "sender_dependent_default_transport_maps: not read",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(
+            plan.left[place].starts_with(expected),
+            "{place}: {:#?}",
+            plan.left
+        );
+    }
+    assert!(MainFile::open(Path::new("/nowhere")).is_err());
+}
+
+#[test]
+fn next_hops_are_read_in_the_words_of_postfix() {
+    for (text, expected) in [
+        ("[smtp.example.nl]:submission", "[smtp.example.nl]:587"),
+        ("smtp.example.nl:smtps", "smtp.example.nl:465"),
+        ("example.nl", "example.nl"),
+        ("[192.0.2.1]", "[192.0.2.1]"),
+        ("[2001:db8::1]", "[2001:db8::1]"),
+        ("[2001:db8::1]:25", "[2001:db8::1]:25"),
+    ] {
+        assert_eq!(server(text).unwrap().2, expected);
+    }
+    assert!(server("inet:x:y").is_err());
+    assert_eq!(host_of("[smtp.example.nl]:587"), "smtp.example.nl");
+    assert_eq!(host_of("smtp.example.nl:587"), "smtp.example.nl");
+    assert_eq!(
+        (seconds("90"), seconds("2h"), seconds("x")),
+        (Some(90), Some(7_200), None)
+    );
+}

@@ -51,6 +51,7 @@ struct Explanation {
     action_text: &'static str,
     remedy: String,
     rule: String,
+    fallback: bool,
 }
 
 /// Explains a text, or every refusal in a bounce message.
@@ -59,10 +60,12 @@ pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
     if text.trim().is_empty() {
         return Err(Trouble::usage("nothing to explain"));
     }
+    let rules = Rules::beside(context.config_path())
+        .map_err(|error| Trouble::configuration(error.to_string()))?;
     let screen = &mut context.screen;
-    for (place, mut said) in bounce::read(&text).into_iter().enumerate() {
+    for (place, mut said) in bounce::read(text.as_bytes()).into_iter().enumerate() {
         said.stage = args.stage.or(said.stage);
-        let finding = classify(Rules::compiled_in(), &said.refusal());
+        let finding = classify(&rules, &said.refusal());
         let explanation = explanation(said, finding);
         if screen.look.json {
             screen.json(&explanation)?;
@@ -119,6 +122,7 @@ fn explanation(said: Said, finding: Finding) -> Explanation {
         action_text: finding.action.phrase(),
         remedy: finding.remedy,
         rule: finding.rule,
+        fallback: finding.fallback,
     }
 }
 
@@ -141,7 +145,11 @@ fn lines(look: &Look, it: &Explanation) -> Vec<String> {
             .map(|line| look.tone(Tone::Strong, line)),
     );
     lines.extend(look.wrap(&it.remedy, 0));
-    let done = format!("what penstock does: {}", it.action_text);
+    let mut done = format!("what penstock does: {}", it.action_text);
+    if it.fallback {
+        let basis = format!("; no rule knows these words: judged by {}", it.rule);
+        done.push_str(&basis);
+    }
     lines.extend(
         look.wrap(&done, 0)
             .iter()

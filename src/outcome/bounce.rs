@@ -1,12 +1,17 @@
 //! Finding what a server said in what a person has: a line of a log, the words of an
 //! error, or a whole bounce message.
 
+use mail_parser::PartType;
+use mail_parser::decoders::html::html_to_text;
+
 use crate::mail::{EnhancedStatus, Stage};
 
 use super::classify::{Refusal, status_in};
 
 /// More of a bounce than this is not read: what a server said stands near its top.
 const BOUNCE_MAXIMUM_BYTES: usize = 1 << 20;
+/// A bounce has three parts, a few more with pictures.
+const PARTS_MAXIMUM: usize = 20;
 /// A bounce that speaks of more recipients than this is cut short.
 const RECIPIENTS_MAXIMUM: usize = 100;
 
@@ -55,24 +60,50 @@ impl Said {
     }
 }
 
-/// Finds what servers said in a text: each recipient of a delivery status notification
-/// (RFC 3464), the quoted reply of a bounce in plain words, or the text itself.
-pub fn read(text: &str) -> Vec<Said> {
-    let mut end = text.len().min(BOUNCE_MAXIMUM_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = &text[..end];
-    let from_status = per_recipient(text);
+/// Finds what servers said in a file or text: each recipient of a delivery status
+/// notification (RFC 3464), the quoted reply of a bounce in plain words, or the text
+/// itself.
+pub fn read(octets: &[u8]) -> Vec<Said> {
+    let octets = &octets[..octets.len().min(BOUNCE_MAXIMUM_BYTES)];
+    let text = String::from_utf8_lossy(octets);
+    let from_status = per_recipient(&text);
     if !from_status.is_empty() {
         return from_status;
     }
-    if looks_like_a_message(text)
-        && let Some(said) = quoted(text)
-    {
-        return vec![said];
+    if !looks_like_a_message(&text) {
+        return vec![Said::read(&text)];
     }
-    vec![Said::read(text)]
+    let decoded = decoded(octets);
+    let from_status = per_recipient(&decoded);
+    if !from_status.is_empty() {
+        return from_status;
+    }
+    let said = quoted(&decoded).or_else(|| quoted(&text));
+    vec![said.unwrap_or_else(|| Said::read(&text))]
+}
+
+/// The texts of a message without their transfer encodings, HTML as plain words.
+fn decoded(octets: &[u8]) -> String {
+    let Some(message) = mail_parser::MessageParser::default().parse(octets) else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for part in message.parts.iter().take(PARTS_MAXIMUM) {
+        let words = match &part.body {
+            PartType::Text(words) => words.clone(),
+            PartType::Html(html) => html_to_text(html).into(),
+            PartType::Binary(octets) | PartType::InlineBinary(octets) => {
+                String::from_utf8_lossy(octets)
+            }
+            PartType::Message(_) | PartType::Multipart(_) => continue,
+        };
+        text.push_str("\n\n");
+        text.push_str(&words);
+        if text.len() > BOUNCE_MAXIMUM_BYTES {
+            break;
+        }
+    }
+    text
 }
 
 /// Whether it begins with header fields.
@@ -234,7 +265,7 @@ fn code_in(text: &str) -> Option<(u16, usize)> {
 fn opens_a_reply(before: &str, place: usize) -> bool {
     place == 0
         || before.is_empty()
-        || before.ends_with(['\n', ':', ';', '"', '\'', '<', '(', '[', '>', ','])
+        || before.ends_with(['\n', ':', ';', '"', '\'', '<', '(', '[', '>', ',', '#'])
         || [
             "said", "error", "code", "reply", "response", "returned", "smtp",
         ]
@@ -319,7 +350,7 @@ mod tests {
             Final-Recipient: rfc822; a@example.nl\r\nOriginal-Recipient: rfc822;a@example.nl\r\nAction: failed\r\nStatus: 5.1.1\r\n\
             Remote-MTA: dns; mx.example.nl\r\nDiagnostic-Code: smtp; 550 5.1.1 <a@example.nl>: Recipient address\r\n    rejected: User unknown\r\n\r\n\
             Final-Recipient: rfc822; b@example.nl\r\nAction: failed\r\nStatus: 4.4.1\r\nDiagnostic-Code: X-Postfix; connect to mx: timed out\r\n";
-        let said = read(report);
+        let said = read(report.as_bytes());
         assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!(said[0].recipient, "a@example.nl");
         assert_eq!(said[0].server, "mx.example.nl");
@@ -335,8 +366,31 @@ mod tests {
             <a@example.org>:\n192.0.2.5 does not like recipient.\n\
             Remote host said: 553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)\n\
             Giving up on 192.0.2.5.\n\n--- Below this line is a copy of the message.\n";
-        let said = read(bounce);
+        let said = read(bounce.as_bytes());
         assert_eq!(said[0].code, Some(553));
         assert!(said[0].text.contains("rcpthosts"), "{said:?}");
+    }
+
+    #[test]
+    fn an_encoded_bounce_is_decoded() {
+        let bounce = "From: postmaster@x.nl\nTo: x@example.nl\nSubject: Undeliverable\nMIME-Version: 1.0\n\
+            Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n\
+            <p>Remote Server returned '550 5.1.8 <b>Access</b> denied,=\n bad outbound sender'</p>\n";
+        let said = read(bounce.as_bytes());
+        assert_eq!(said[0].code, Some(550), "{said:?}");
+        assert!(said[0].text.contains("bad outbound sender"), "{said:?}");
+    }
+
+    #[test]
+    fn a_bounce_of_exim_tells_the_stage() {
+        let bounce = "From: Mail Delivery System <Mailer-Daemon@x.nl>\nTo: x@example.nl\nSubject: Mail delivery failed\nDate: now\n\n\
+            This message was created automatically by mail delivery software.\n\n\
+            \u{20} b@example.org\n    SMTP error from remote mail server after RCPT TO:<b@example.org>:\n\
+            \u{20}   host mx.example.org [192.0.2.1]: 550 relay not permitted\n\n------ This is a copy\n";
+        let said = read(bounce.as_bytes());
+        assert_eq!(
+            (said[0].code, said[0].stage),
+            (Some(550), Some(Stage::Recipient))
+        );
     }
 }

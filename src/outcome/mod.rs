@@ -16,9 +16,11 @@ pub mod rules;
 pub mod settle;
 #[cfg(test)]
 mod testing;
+mod verdict;
 
 pub use classify::{Action, Class, Finding, Refusal, classify, classify_error};
 pub use pause::{Cause, Change, Health, Pause};
 pub use report::{Report, ReportKind};
 pub use rules::{Rules, RulesError};
 pub use settle::{Policy, Released, Settlement, Suspicion, Trouble, settle};
+pub use verdict::classify_again;

@@ -30,6 +30,7 @@ pub struct Health {
     past: Vec<(Timestamp, Timestamp)>,
     refused_senders: BTreeSet<String>,
     refused_recipients: BTreeSet<String>,
+    last_break: Option<(Timestamp, Timestamp)>,
 }
 
 /// Why and since when a relay is paused, and when it is tried again.
@@ -55,6 +56,9 @@ pub struct Pause {
     pub probes: u32,
     /// When the next message may go as a probe; none: only when somebody resumes it.
     pub next_probe: Option<Timestamp>,
+    /// A probe is on its way.
+    #[serde(default)]
+    pub probing: bool,
 }
 
 /// Who or what paused a relay.
@@ -134,6 +138,8 @@ impl Health {
         }
         let resumed = match (&self.pause, settlement.reached) {
             (Some(pause), _) if pause.cause == Cause::Administrator => false,
+            // What was under way when it was paused proves nothing about now.
+            (Some(pause), _) if !pause.is_tried(now) => false,
             (Some(_), _) if settlement.delivered => true,
             // It came past the point where the trouble was.
             (Some(pause), Some(stage)) => {
@@ -151,10 +157,11 @@ impl Health {
             return self.trouble(&trouble, retry, now, jitter);
         }
         if let Some(pause) = &mut self.pause
-            && pause.next_probe.is_some_and(|it| it <= now)
+            && pause.is_tried(now)
         {
             // The probe proved nothing either way: the next one comes soon.
             pause.next_probe = Some(later(now, backoff::delay(retry, Duration::ZERO, jitter)));
+            pause.probing = false;
         }
         Change::None
     }
@@ -171,7 +178,7 @@ impl Health {
             Some(pause) if pause.cause == Cause::Administrator => return Change::None,
             Some(pause) => {
                 // Transactions that were under way when it was paused are no probes.
-                if pause.next_probe.is_some_and(|it| it > now) {
+                if !pause.is_tried(now) {
                     return Change::None;
                 }
                 pause.probes = pause.probes.saturating_add(1);
@@ -181,14 +188,24 @@ impl Health {
         };
         let since = self.pause.as_ref().map_or(now, |it| it.since);
         let probes = self.pause.as_ref().map_or(0, |it| it.probes);
-        let wait = backoff::delay(retry, between(since, now), jitter);
+        let cause = if trouble.slow_down {
+            Cause::Rate
+        } else {
+            Cause::Trouble
+        };
+        // A relay that wants a break soon after the last one needs a longer one.
+        let before = match self.last_break {
+            Some((start, end)) if cause == Cause::Rate => {
+                let length = between(start, end);
+                let soon = between(end, now) <= length.saturating_mul(2).min(retry.max);
+                length * u32::from(soon)
+            }
+            _ => Duration::ZERO,
+        };
+        let wait = backoff::delay(retry, between(since, now).saturating_add(before), jitter);
         self.pause = Some(Pause {
             since,
-            cause: if trouble.slow_down {
-                Cause::Rate
-            } else {
-                Cause::Trouble
-            },
+            cause,
             class: trouble.finding.class.name().to_owned(),
             stage: trouble.stage.name().to_owned(),
             words: trouble.words.clone(),
@@ -197,6 +214,7 @@ impl Health {
             by: "penstock".to_owned(),
             probes,
             next_probe: Some(later(now, wait)),
+            probing: false,
         });
         change
     }
@@ -208,6 +226,7 @@ impl Health {
             && pause.next_probe.is_some()
         {
             pause.next_probe = Some(until);
+            pause.probing = true;
         }
     }
 
@@ -226,6 +245,7 @@ impl Health {
             by: by.to_owned(),
             probes: 0,
             next_probe: None,
+            probing: false,
         });
         if was_well {
             Change::Paused
@@ -288,7 +308,11 @@ impl Health {
             return;
         };
         // A clock that went back must not make a pause that ends before it starts.
-        self.past.push((pause.since, now.max(pause.since)));
+        let spell = (pause.since, now.max(pause.since));
+        if pause.cause == Cause::Rate {
+            self.last_break = Some(spell);
+        }
+        self.past.push(spell);
         self.past.sort();
         while self.past.len() > PAUSES_MAXIMUM {
             // Joining across the shortest gap counts that gap as paused: mail expires
@@ -299,6 +323,13 @@ impl Health {
             let (_, end) = self.past.remove(shortest);
             self.past[shortest - 1].1 = self.past[shortest - 1].1.max(end);
         }
+    }
+}
+
+impl Pause {
+    /// Whether what comes back now was a probe, or could have been one.
+    fn is_tried(&self, now: Timestamp) -> bool {
+        self.probing || self.next_probe.is_some_and(|it| it <= now)
     }
 }
 
@@ -376,6 +407,9 @@ mod tests {
             (pause.since, pause.probes, pause.stage.as_str()),
             (at(0), 7, "connect")
         );
+        let early = delivery(now, vec![taken()]);
+        assert_eq!(learn(&mut health, &message, &early, now), Change::None);
+        let now = health.wake_at().unwrap();
         let taken = delivery(now, vec![taken()]);
         assert_eq!(learn(&mut health, &message, &taken, now), Change::Resumed);
         assert!(health.is_well());
@@ -393,6 +427,40 @@ mod tests {
             learn(&mut health, &message, &unknown, at(2)),
             Change::Resumed
         );
+    }
+
+    #[test]
+    fn a_relay_that_wants_breaks_again_and_again_gets_longer_ones() {
+        let message = envelope(&["a@example.org"]);
+        let busy = |now| {
+            delivery(
+                now,
+                vec![refused(Stage::Greeting, "421 too many connections")],
+            )
+        };
+        let mut health = Health::default();
+        let mut now = at(0);
+        let mut minutes = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(
+                learn(&mut health, &message, &busy(now), now),
+                Change::Paused
+            );
+            assert_eq!(health.pause().unwrap().cause, Cause::Rate);
+            // Other connections go on delivering: that does not end the break.
+            let taken = delivery(now, vec![taken()]);
+            assert_eq!(learn(&mut health, &message, &taken, now), Change::None);
+            let wake = health.wake_at().unwrap();
+            minutes.push((wake.as_second() - now.as_second()) / 60);
+            now = wake;
+            health.probing(later(now, Duration::from_secs(600)));
+            assert!(!health.probe_due(now), "one probe at a time");
+            assert_eq!(learn(&mut health, &message, &taken, now), Change::Resumed);
+        }
+        assert_eq!(minutes, [1, 2, 3, 4]);
+        now = at(600);
+        learn(&mut health, &message, &busy(now), now);
+        assert_eq!(health.wake_at(), Some(at(601)), "all is forgiven");
     }
 
     fn from(sender: &str, recipient: &str) -> Envelope {

@@ -4,6 +4,9 @@
 //! Matching is by plain words, not by regular expressions: its cost is the length of
 //! the text times the number of words, and a line of the file says what it matches.
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -24,6 +27,14 @@ pub struct Rules {
 /// Why rules cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
+    /// The file is there and cannot be read.
+    #[error("cannot read {file}: {detail}")]
+    Read {
+        /// The file.
+        file: String,
+        /// What the system said.
+        detail: String,
+    },
     /// Not TOML, or a key that is unknown or missing.
     #[error("{file}: {detail}")]
     Written {
@@ -85,6 +96,21 @@ impl Rules {
         Ok(Self {
             rules: rules.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The rules in use: those of the file `rules.toml` beside the configuration file,
+    /// where an administrator wrote one, before those that come with Penstock.
+    pub fn beside(configuration: &Path) -> Result<Self, RulesError> {
+        let path = configuration.with_file_name("rules.toml");
+        let file = path.display().to_string();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Self::read(&text, &file)?.before_compiled_in()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(COMPILED_IN.clone()),
+            Err(error) => Err(RulesError::Read {
+                file,
+                detail: error.to_string(),
+            }),
+        }
     }
 
     /// These rules first, then those that come with Penstock.
@@ -500,6 +526,25 @@ mod tests {
             ..Refusal::default()
         };
         assert_eq!(rules.judge(&refusal).unwrap().rule, "mine");
+    }
+
+    #[test]
+    fn a_file_beside_the_configuration_adds_rules_and_none_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let configuration = directory.path().join("penstock.toml");
+        assert_eq!(
+            &Rules::beside(&configuration).unwrap(),
+            Rules::compiled_in()
+        );
+        let mine =
+            "[[rule]]\nname='mine'\nclass='spam'\naction='retry'\nremedy='r.'\nwords=['zzz']";
+        fs::write(directory.path().join("rules.toml"), mine).unwrap();
+        let rules = Rules::beside(&configuration).unwrap();
+        assert_eq!(rules.iter().next().unwrap().name, "mine");
+        assert!(rules.iter().count() > 50);
+        fs::write(directory.path().join("rules.toml"), "[[rule]]").unwrap();
+        let error = Rules::beside(&configuration).unwrap_err().to_string();
+        assert!(error.contains("rules.toml: "), "{error}");
     }
 
     #[test]

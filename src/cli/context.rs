@@ -86,7 +86,7 @@ impl Context {
         let [run, state] = control::candidate_paths(&self.state_directory());
         // Whoever names another configuration means its daemon, not the machine's.
         if self.config_path() != Path::new(CONFIGURATION) {
-            return Client::connect(&state);
+            return Client::connect(&control::listening_path(&self.state_directory()));
         }
         match Client::connect(&run) {
             Err(usual @ ClientError::NoDaemon { .. }) => match Client::connect(&state) {

@@ -16,6 +16,7 @@ mod ledger;
 #[path = "../it/relay.rs"]
 mod relay;
 
+mod cli;
 mod kill;
 mod service;
 mod systemd;

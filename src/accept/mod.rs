@@ -8,12 +8,15 @@
 //! Nothing here knows what happens to a message afterwards: mailings, content checks and
 //! the delivery are [`Hooks`].
 
+mod acceptance;
 pub mod admission;
 pub mod auth;
 mod connection;
 pub mod crowd;
 pub mod guard;
 mod incoming;
+mod receive;
+mod room;
 pub mod sasl;
 pub mod session;
 #[cfg(test)]
@@ -129,7 +132,7 @@ pub struct Shared {
     crowd: Arc<Crowd>,
     header_purse: Arc<Semaphore>,
     checks: Semaphore,
-    room: connection::Room,
+    room: room::Room,
     counters: Counters,
     patience: Duration,
 }
@@ -154,7 +157,7 @@ impl Shared {
             crowd: Arc::new(Crowd::new(limits)),
             header_purse: Arc::new(Semaphore::new(HEADER_PURSE_KIB)),
             checks: Semaphore::new(CHECKS_AT_ONCE),
-            room: connection::Room::default(),
+            room: room::Room::default(),
             counters: Counters::default(),
             patience,
         })

@@ -9,8 +9,12 @@ mod client;
 #[allow(dead_code)]
 mod dns;
 #[allow(dead_code)]
+mod intake;
+#[allow(dead_code)]
 mod relay;
 
 mod accepting;
+mod crowding;
 mod layers;
+mod permission;
 mod tools;

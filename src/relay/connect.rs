@@ -158,7 +158,13 @@ impl Dialer {
     async fn connect_server(&self, attempt: &mut Try<'_>) -> Result<Connection, RelayError> {
         let limit = attempt.target.timeouts.connect;
         let patience = Instant::now() + limit * PATIENCE;
-        let found = self.find(&attempt.server.host).await;
+        let looked_up = timeout_at(patience, self.find(&attempt.server.host)).await;
+        let found = looked_up.unwrap_or_else(|_| {
+            Err(RelayError::Dns {
+                name: attempt.server.host.to_string(),
+                detail: timed_out(limit * PATIENCE),
+            })
+        });
         attempt.note(&match &found {
             Ok(list) => format!(
                 "{} is {}",
@@ -496,6 +502,8 @@ impl Dialer {
             attempt.target.timeouts.command,
         )
         .await?;
+        // Nothing said from here on can quote what was only sent until here.
+        wire.mask([]);
         Ok(Some(mechanism))
     }
 }

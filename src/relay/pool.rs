@@ -125,12 +125,13 @@ impl Pool {
             }) => return (fail(&error, &server), transcript),
         };
         match transact(&mut connection, job, clock, started).await {
-            Ok((delivery, _)) if fresh => {
+            Ok((delivery, After::Usable)) if fresh => {
                 let transcript = connection.wire.quit(QUIT_MAXIMUM).await;
                 (delivery, transcript)
             }
-            Ok((delivery, after)) => {
-                self.finish(slot, connection, after);
+            Ok((delivery, After::Broken)) => (delivery, connection.wire.take_transcript()),
+            Ok((delivery, After::Usable)) => {
+                self.finish(slot, connection, After::Usable);
                 (delivery, None)
             }
             // Only a used connection can be stale.
@@ -215,6 +216,7 @@ impl Pool {
 
     /// Waits for the right to a connection; with it comes one that is kept, if one fits.
     async fn acquire(&self, target: &Target, fresh: bool) -> (Slot, Option<Connection>) {
+        self.tidy();
         loop {
             match self.try_acquire(target, fresh) {
                 Ok((slot, kept, excess)) => {

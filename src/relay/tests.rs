@@ -1013,6 +1013,115 @@ async fn a_recorded_delivery_shows_the_dialogue_but_not_the_content() {
     assert!(!said.contains("last line"), "{said}");
 }
 
+/// Answers every line with the next of these octets, whatever was said; notes what came.
+async fn erratic(mut stream: tokio::net::TcpStream, answers: Vec<&'static str>) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut heard = Vec::new();
+    let mut space = [0; 4_096];
+    for answer in answers {
+        if answer == "close" {
+            return heard;
+        }
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return heard;
+        }
+        let read = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut space));
+        match read.await {
+            Ok(Ok(0) | Err(_)) => return heard,
+            Ok(Ok(some)) => heard.extend_from_slice(&space[..some]),
+            Err(_) => {}
+        }
+    }
+    // Silent from here on, but listening.
+    while let Ok(some) = stream.read(&mut space).await {
+        if some == 0 {
+            break;
+        }
+        heard.extend_from_slice(&space[..some]);
+    }
+    heard
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn whatever_a_server_does_every_recipient_has_one_true_result(
+        sensible in proptest::collection::vec(proptest::bool::weighted(0.85), 12),
+        odd in proptest::collection::vec(proptest::sample::select(vec![
+            "", "250 ok\r\n", "250-half\r\n", "250 ok\r\n250 ok\r\n", "354 go\r\n", "550 5.1.1 no\r\n",
+            "450 later\r\n", "421 bye\r\n", "250 bare\n", "2", "close", "close", "HTTP/1.1 200 OK\r\n", "220 hello\r\n",
+            "250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n", "250 ok\r\n550 no\r\n354 go\r\n",
+        ]), 12),
+        pipelining: bool,
+        chunking: bool,
+    ) {
+        let ehlo = match (pipelining, chunking) {
+            (true, true) => "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+            (true, false) => "250-x\r\n250 PIPELINING\r\n",
+            (false, true) => "250-x\r\n250 CHUNKING\r\n",
+            (false, false) => "250 x\r\n",
+        };
+        let usual: &[&str] = match (pipelining, chunking) {
+            (true, true) => &["250 m\r\n250 r\r\n250 r\r\n", "250 taken\r\n"],
+            (true, false) => &["250 m\r\n250 r\r\n250 r\r\n354 go\r\n", "250 taken\r\n"],
+            (false, true) => &["250 m\r\n", "250 r\r\n", "250 r\r\n", "250 taken\r\n"],
+            (false, false) => &["250 m\r\n", "250 r\r\n", "250 r\r\n", "354 go\r\n", "250 taken\r\n"],
+        };
+        let script = ["220 x\r\n", ehlo].into_iter().chain(usual.iter().copied());
+        let answers: Vec<_> = script
+            .zip(sensible.iter().zip(&odd))
+            .map(|(usual, (sensible, odd))| if *sensible { usual } else { *odd })
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut peer = tokio::task::JoinSet::new();
+            peer.spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                drop(listener);
+                erratic(stream, answers).await
+            });
+            let fake = Fake::start(Script::default()).await;
+            let mut relay = relay(&fake);
+            relay.servers[0].port = address.port();
+            let mut job = job(relay, envelope(&["a@x.example", "b@x.example"], MESSAGE), MESSAGE);
+            let told = Arc::new(Mutex::new(None));
+            let note = Arc::clone(&told);
+            job.before_dot = Arc::new(move |places| {
+                *note.lock().unwrap() = Some(places);
+                Box::pin(async { Ok(()) })
+            });
+            let pool = pool();
+            let delivery = pool.deliver(&job).await;
+            pool.close().await;
+            drop(pool);
+            let heard = peer.join_next().await.unwrap().unwrap();
+            let whole = heard.windows(13).any(|it| it == b"last line\r\n.\r" || it == b"\r\nlast line\r\n");
+            let mut places: Vec<_> = delivery.attempts.iter().map(|it| it.recipient).collect();
+            places.sort_unstable();
+            assert_eq!(places, [0, 1]);
+            let told = told.lock().unwrap().take();
+            let sent: Vec<_> = delivery.attempts.iter().filter(|it| it.result.is_ok()).map(|it| it.recipient).collect();
+            if !sent.is_empty() {
+                assert!(delivery.content_sent && whole && delivery.final_reply_at.is_some());
+                assert_eq!(told.as_ref(), Some(&sent), "who got it was written down before the dot");
+            }
+            if delivery.in_doubt {
+                assert!(delivery.content_sent && told.is_some() && sent.is_empty());
+            }
+            if !delivery.content_sent {
+                assert!(!whole, "content that left is said to have left");
+            }
+        });
+    }
+}
+
 #[tokio::test]
 #[ignore = "a measurement: cargo test --release -- --ignored --nocapture messages_a_second"]
 async fn messages_a_second() {

@@ -1,5 +1,8 @@
 //! Penstock: a local SMTP submission proxy.
 
+/// The version of the programs.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod accept;
 pub mod cli;
 pub mod clock;

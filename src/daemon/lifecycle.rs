@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How far stopping has come.
@@ -29,6 +30,7 @@ pub enum Phase {
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
     tasks: TaskTracker,
+    draining: CancellationToken,
 }
 
 impl Default for Lifecycle {
@@ -36,6 +38,7 @@ impl Default for Lifecycle {
         Self {
             phase: watch::Sender::new(Phase::Running),
             tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
         }
     }
 }
@@ -54,6 +57,16 @@ impl Lifecycle {
         self.phase.subscribe()
     }
 
+    /// Whether stopping has begun.
+    pub fn is_stopping(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Cancelled when stopping begins: nothing new is started any more.
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
     /// Resolves when stopping has come to `phase` or further.
     pub async fn reached(&self, phase: Phase) {
         let mut now = self.phase.subscribe();
@@ -70,6 +83,7 @@ impl Lifecycle {
             *it = (*it).max(Phase::Draining);
             earlier
         });
+        self.draining.cancel();
         self.tasks.close();
         let ended = tokio::time::timeout(patience, self.tasks.wait())
             .await

@@ -1,5 +1,437 @@
 //! The daemon: wires all the other modules together, and nothing else does.
+//!
+//! [`Daemon::start`] opens the spool, binds the listeners and starts the two halves of the
+//! program; [`Daemon::run`] then waits for signals, reloads and the end. Stopping goes
+//! from the outside in: listeners and their clients, the delivery task and its
+//! transactions, the control socket, the spool.
 
-pub mod lifecycle;
+mod answers;
+mod change;
+pub mod delivery;
+mod desk;
+mod intake;
+mod lifecycle;
 pub mod log;
-pub mod sockets;
+mod picture;
+mod relay_test;
+mod reload;
+mod sockets;
+mod status;
+mod trace;
+mod transaction;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::accept::{self, CrowdLimits, Live};
+use crate::clock::Clock;
+use crate::config::{Checked, Config, ConfigError, MinFree};
+use crate::control;
+use crate::dns::{Dns, Resolver};
+use crate::relay::Pool;
+use crate::spool::{Reserve, Spool, SpoolError, SpoolOptions};
+use crate::tls::TlsError;
+
+use answers::Answers;
+use delivery::Delivery;
+use desk::Desk;
+use intake::Intake;
+use lifecycle::Lifecycle;
+use reload::{Reloader, Requests};
+use sockets::{Inherited, SocketError};
+use status::Facts;
+use transaction::Office;
+
+/// How long clients in the middle of a message may go on after we were asked to stop.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long transactions with relays may go on after we were asked to stop: the reply
+/// to a final dot gets the most of it, because without it the message is in doubt.
+const RELAY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long answers on the control socket may go on after that.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a daemon is started with.
+pub struct Setup {
+    /// The configuration to begin with.
+    pub checked: Checked,
+    /// Where it came from, to read it again; none: it cannot be reloaded.
+    pub path: Option<PathBuf>,
+    /// The clock.
+    pub clock: Clock,
+    /// The resolver.
+    pub dns: Arc<dyn Dns>,
+    /// Where the control socket stands.
+    pub control: PathBuf,
+    /// How the spool is opened; its path and reserve are the configuration's.
+    pub spool: SpoolOptions,
+    /// Sockets that systemd handed over.
+    pub inherited: Inherited,
+}
+
+impl Setup {
+    /// The usual setup for a configuration: the machine's clock and resolver.
+    pub fn new(checked: Checked, path: Option<PathBuf>) -> Result<Self, StartError> {
+        let config = &checked.config;
+        let mut spool = SpoolOptions::at(&config.spool.path);
+        spool.min_free = match config.spool.min_free {
+            MinFree::Percent(percent) => Reserve::Percent(percent),
+            MinFree::Bytes(bytes) => Reserve::Bytes(bytes),
+        };
+        Ok(Self {
+            control: control::listening_path(&config.spool.path),
+            spool,
+            clock: Clock::system(),
+            dns: Arc::new(Resolver::system().map_err(|error| StartError::Dns(error.to_string()))?),
+            inherited: Inherited::default(),
+            checked,
+            path,
+        })
+    }
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The spool cannot be opened.
+    #[error("cannot open the spool: {0}")]
+    Spool(#[from] SpoolError),
+    /// A listener has no socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A listener cannot serve.
+    #[error(transparent)]
+    Serve(#[from] accept::ServeError),
+    /// The certificate for listeners is missing or wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system's resolver configuration cannot be read.
+    #[error("cannot use the system's DNS resolver: {0}")]
+    Dns(String),
+    /// The control socket cannot be opened.
+    #[error(transparent)]
+    Control(#[from] control::server::ControlError),
+    /// No runtime, no signal handlers.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit status that tells a service manager whether starting again could help.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Serve(_) | Self::Tls(_) => 78,
+            Self::Socket(_)
+            | Self::Spool(_)
+            | Self::Dns(_)
+            | Self::Control(_)
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+/// Why the daemon ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to, and nothing was cut off.
+    InGoodOrder,
+    /// It was asked to, and something was cut off.
+    CutOff,
+    /// A sync failed: what the disk holds is no longer known.
+    DiskFailed,
+}
+
+/// The whole of `penstockd` after its arguments.
+pub fn main(config: &Path) -> ExitCode {
+    let failed = |error: &StartError| {
+        // A configuration error has many lines: for people, not for fields.
+        match error {
+            StartError::Config(problems) => eprintln!("{problems}"),
+            other => error!("{other}"),
+        }
+        ExitCode::from(error.exit_code())
+    };
+    let checked = match crate::config::load(config) {
+        Ok(checked) => checked,
+        Err(problems) => return failed(&problems.into()),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            return failed(&StartError::System {
+                action: "start a runtime",
+                source,
+            });
+        }
+    };
+    let ended = runtime.block_on(async {
+        let mut setup = Setup::new(checked, Some(config.to_owned()))?;
+        setup.inherited = Inherited::from_systemd()?;
+        Ok::<_, StartError>(Daemon::start(setup).await?.run().await)
+    });
+    // Threads that still wait for a dead disk must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(Ended::InGoodOrder | Ended::CutOff) => ExitCode::SUCCESS,
+        Ok(Ended::DiskFailed) => ExitCode::from(1),
+        Err(error) => failed(&error),
+    }
+}
+
+/// A daemon that runs.
+pub struct Daemon {
+    spool: Spool,
+    intake: Intake,
+    deliveries: Lifecycle,
+    controls: Lifecycle,
+    stop_control: watch::Sender<bool>,
+    reloads: Requests,
+    reloader: Reloader,
+    live: watch::Sender<Arc<Live>>,
+    desk: Desk,
+    facts: Arc<Facts>,
+    clock: Clock,
+    path: Option<PathBuf>,
+    control: PathBuf,
+}
+
+impl Daemon {
+    /// Starts everything: when it returns, mail is accepted.
+    pub async fn start(setup: Setup) -> Result<Self, StartError> {
+        let Setup {
+            checked,
+            path,
+            clock,
+            dns,
+            control,
+            spool: options,
+            inherited,
+        } = setup;
+        for warning in &checked.warnings {
+            warn!("{warning}");
+        }
+        let config = Arc::new(checked.config);
+        let (spool, recovered) = Spool::open(options, clock.clone())?;
+        let now = clock.now();
+        let facts = Arc::new(Facts::new(now));
+        if recovered.crashed {
+            warn!(
+                open_leases = recovered.open_leases.len(),
+                in_doubt = recovered.in_doubt.len(),
+                "the last run did not end in good order; the log was read again"
+            );
+        }
+        facts.doubted(recovered.in_doubt.len() as u64);
+        for queue_id in &recovered.in_doubt {
+            warn!(%queue_id, "in doubt: the final dot was on its way when the last run ended; it is sent again");
+        }
+        let live = intake::live(config, spool.path())?;
+        let (live, seen) = watch::channel(Arc::new(live));
+        let (desk, events) = Desk::new();
+
+        let deliveries = Lifecycle::default();
+        let office = Arc::new(Office {
+            spool: spool.clone(),
+            pool: Pool::new(dns, clock.clone()),
+            live: seen.clone(),
+            clock: clock.clone(),
+            lifecycle: deliveries.clone(),
+        });
+        let delivery = Delivery::new(
+            office.clone(),
+            desk.clone(),
+            events,
+            facts.clone(),
+            &recovered,
+        );
+        deliveries.spawn(delivery.run());
+
+        let shared = intake::shared(
+            &seen,
+            &spool,
+            &clock,
+            &desk,
+            CrowdLimits::default(),
+            CLIENT_PATIENCE,
+        )
+        .await;
+        let mut intake = Intake::new(shared.clone(), inherited);
+        intake.listen(&seen.borrow().config.listen)?;
+        intake.refuse_unknown()?;
+
+        let (reloader, reloads) = reload::channel();
+        let answers = Arc::new(Answers {
+            spool: spool.clone(),
+            desk: desk.clone(),
+            live: seen,
+            clock: clock.clone(),
+            reloader: reloader.clone(),
+            facts: facts.clone(),
+            shared,
+            office: office.clone(),
+        });
+        let bound = match intake.take_control() {
+            Some(socket) => control::server::Bound::adopt(socket.into())?,
+            None => control::server::Bound::open(&control)?,
+        };
+        let controls = Lifecycle::default();
+        let (requests, asked) = mpsc::channel(16);
+        let (stop_control, stopping) = watch::channel(false);
+        controls.spawn(control::server::serve(bound, requests, stopping));
+        controls.spawn(answers::serve(answers, asked, controls.clone()));
+
+        info!(version = crate::VERSION, spool = %spool.path().display(), control = %control.display(), "penstockd is ready");
+        Ok(Self {
+            spool,
+            intake,
+            deliveries,
+            controls,
+            stop_control,
+            reloads,
+            reloader,
+            live,
+            desk,
+            facts,
+            clock,
+            path,
+            control,
+        })
+    }
+
+    /// The addresses that are really bound, in the order of `[[listen]]`.
+    pub fn addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.intake.addresses()
+    }
+
+    /// Where the control socket stands.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// Runs until a signal asks it to stop.
+    pub async fn run(self) -> Ended {
+        let mut terminate = match signal(SignalKind::terminate()) {
+            Ok(signal) => signal,
+            Err(error) => {
+                error!(%error, "cannot watch for SIGTERM");
+                return self.stop().await;
+            }
+        };
+        let stop = async move {
+            let mut interrupt = signal(SignalKind::interrupt()).ok();
+            let interrupted = async {
+                match &mut interrupt {
+                    Some(signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => info!("SIGTERM: stopping"),
+                _ = interrupted => info!("SIGINT: stopping"),
+            }
+        };
+        self.run_until(stop).await
+    }
+
+    /// Runs until `stop` resolves, or a sync fails.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Ended {
+        tell_systemd(&[sd_notify::NotifyState::Ready]);
+        let watchdog = sd_notify::watchdog_enabled().map(|it| it / 2);
+        let mut hang_up = signal(SignalKind::hangup()).ok();
+        let mut stop = std::pin::pin!(stop);
+        let spool = self.spool.clone();
+        let mut fatal = std::pin::pin!(spool.fatal());
+        loop {
+            let barked = async {
+                match watchdog {
+                    Some(interval) => tokio::time::sleep(interval).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let hung_up = async {
+                match &mut hang_up {
+                    Some(signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut stop => return self.stop().await,
+                trouble = &mut fatal => {
+                    error!(%trouble, "a sync failed, so nothing can be promised any more: exiting to read the log again");
+                    return Ended::DiskFailed;
+                }
+                () = barked => {
+                    // Whoever answers has a delivery task that turns and a runtime that runs.
+                    if self.desk.is_alive().await {
+                        tell_systemd(&[sd_notify::NotifyState::Watchdog]);
+                    }
+                }
+                _ = hung_up => {
+                    let _ = self.reload().await;
+                }
+                Some(taken) = self.reloads.recv() => {
+                    let result = self.reload().await;
+                    taken.send(result).ok();
+                }
+            }
+        }
+    }
+
+    /// Stops from the outside in.
+    pub async fn stop(mut self) -> Ended {
+        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        let clients = self.intake.stop(CLIENT_PATIENCE + CONTROL_PATIENCE).await;
+        let deliveries = self.deliveries.stop(RELAY_PATIENCE).await;
+        self.stop_control.send_replace(true);
+        self.controls.stop(CONTROL_PATIENCE).await;
+        drop(self.reloader);
+        if let Err(trouble) = self.spool.close().await {
+            warn!(%trouble, "the spool was not closed in good order; the next start reads the log again");
+        }
+        info!("penstockd has stopped");
+        match clients && deliveries {
+            true => Ended::InGoodOrder,
+            false => Ended::CutOff,
+        }
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "cannot tell systemd how things are");
+    }
+}
+
+/// Reads the files again.
+async fn read(path: PathBuf) -> Result<Checked, ConfigError> {
+    let read = tokio::task::spawn_blocking(move || crate::config::load(&path));
+    read.await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// The configuration without what it was read from, for tests.
+impl From<Config> for Checked {
+    fn from(config: Config) -> Self {
+        Self {
+            config,
+            warnings: Vec::new(),
+        }
+    }
+}

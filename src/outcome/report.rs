@@ -72,6 +72,11 @@ pub fn author(relay: Option<&crate::config::Relay>, hostname: &str) -> Option<Ma
 }
 
 impl Report {
+    /// One kind of report about some recipients, as far as their sender may be told.
+    pub fn of(envelope: &Envelope, kind: ReportKind, items: Vec<Item>) -> Option<Self> {
+        Self::gather(envelope, items.into_iter().map(|it| (kind, it)).collect()).pop()
+    }
+
     /// Sorts what happened by kind, and drops what nobody may be told: no report is ever
     /// sent about a message with a null reverse-path (RFC 5321 section 6.1), nor one
     /// that NOTIFY does not ask for (RFC 3461 section 4.1), nor about a relay's test

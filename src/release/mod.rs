@@ -172,6 +172,7 @@ impl Release {
     pub fn pause(&mut self, relay: &str) {
         let lane = self.lane(relay);
         self.lanes[lane].is_paused = true;
+        self.lanes[lane].may_probe = false;
         self.touch(lane);
     }
 
@@ -179,6 +180,33 @@ impl Release {
     pub fn resume(&mut self, relay: &str) {
         let lane = self.lane(relay);
         self.lanes[lane].is_paused = false;
+        self.lanes[lane].may_probe = false;
+        self.touch(lane);
+    }
+
+    /// Lets one message go to a paused relay, under its limits, to see whether the trouble
+    /// is over; the next one only after another call.
+    pub fn probe(&mut self, relay: &str) {
+        let lane = self.lane(relay);
+        self.lanes[lane].may_probe = self.lanes[lane].is_paused;
+        self.touch(lane);
+    }
+
+    /// What left through a relay lately is not known any more: the limits of an hour and
+    /// of a batch count as used up at this moment.
+    pub fn assume_spent(&mut self, relay: &str, now: Moment) {
+        let lane = self.lane(relay);
+        let Some(limits) = &self.lanes[lane].limits else {
+            return;
+        };
+        let load = Load {
+            messages: u64::from(limits.batch_messages.max(limits.per_hour).unwrap_or(0)),
+            octets: limits.batch_bytes.unwrap_or(0),
+            recipients: u64::from(limits.recipients_per_hour.unwrap_or(0)),
+        };
+        let grant = self.ledger.reserve(relay, Budget::General, load, now);
+        self.ledger
+            .end(grant, Some(present(now)), millis_up(now.uptime));
         self.touch(lane);
     }
 
@@ -281,6 +309,7 @@ impl Release {
         };
         let flow = lane.schedule.flow(choice.flow)?.key.clone();
         let head = lane.take(choice, now)?;
+        lane.may_probe = false;
         let load = Load {
             messages: 1,
             octets: head.octets,

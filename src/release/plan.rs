@@ -70,6 +70,8 @@ pub(super) struct Lane {
     /// None: it is not configured (any more).
     pub(super) limits: Option<Limits>,
     pub(super) is_paused: bool,
+    /// One message may go although it is paused.
+    pub(super) may_probe: bool,
     pub(super) schedule: Schedule,
     pub(super) in_flight: u32,
     /// The message that waits for an empty window, and since when: it keeps its turn.
@@ -92,6 +94,7 @@ impl Lane {
             name: name.into(),
             limits: None,
             is_paused: false,
+            may_probe: false,
             schedule: Schedule::default(),
             in_flight: 0,
             alone: None,
@@ -106,7 +109,7 @@ impl Lane {
         let Some(limits) = &self.limits else {
             return wait(Wait::NotConfigured, None);
         };
-        if self.is_paused {
+        if self.is_paused && !self.may_probe {
             return wait(Wait::Paused, None);
         }
         if self.schedule.waiting.messages == 0 {

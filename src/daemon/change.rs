@@ -1,0 +1,299 @@
+//! Changing what waits: by an administrator, by the directory, or because it waits too long.
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use crate::control::protocol::Action;
+use crate::mail::{
+    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, QueueId, RecipientStatus, Rule, Stage,
+    State,
+};
+use crate::outcome::report::Item;
+use crate::outcome::settle::{overdue, released_from_hold};
+use crate::outcome::{Policy, Report, ReportKind, Rules};
+use crate::spool::{self, Filter, SpoolError, Waiting};
+
+use super::delivery::Delivery;
+use super::desk::{Change, Changed};
+
+/// Messages that are moved or warned of before the next plan.
+const STEP: usize = 200;
+
+impl Delivery {
+    /// Does what an administrator wants done.
+    pub(super) async fn change(&mut self, change: Change) {
+        let Change {
+            ids,
+            action,
+            by,
+            note,
+            done,
+        } = change;
+        let result = self.change_all(ids, &action, &by, &note).await;
+        // The administrator may have gone; it is done all the same.
+        done.send(result.map_err(|error| error.to_string())).ok();
+    }
+
+    async fn change_all(
+        &mut self,
+        ids: Vec<QueueId>,
+        action: &Action,
+        by: &str,
+        note: &str,
+    ) -> Result<Changed, SpoolError> {
+        let now = self.office.clock.now();
+        let mut told = Changed::default();
+        let mut pairs = Vec::new();
+        let mut changes = Vec::new();
+        for id in ids {
+            if self.sending.contains_key(&id) {
+                told.sending += 1;
+                continue;
+            }
+            let next = match self.office.spool.envelope(id).await? {
+                None => None,
+                Some(before) => changed(&before, action, by, note, now).map(|next| (before, next)),
+            };
+            let Some((before, next)) = next else {
+                told.unchanged += 1;
+                continue;
+            };
+            let reports = match action {
+                Action::Fail => failure(&before, &next),
+                _ => Vec::new(),
+            };
+            let reports = self.office.compose(&next, &reports, now).await?;
+            let told_of: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
+            changes.push(spool::Change {
+                envelope: next.clone(),
+                by: by.to_owned(),
+                reports,
+            });
+            pairs.push((before, next, told_of));
+            told.changed += 1;
+        }
+        self.office.spool.change(changes).await?;
+        for (before, next, reports) in pairs {
+            info!(queue_id = %next.id, action = action.verb(), by, note, relay = next.relay, "changed");
+            self.replaced(&before, &next);
+            for report in &reports {
+                self.waits_again(report);
+            }
+        }
+        Ok(told)
+    }
+
+    /// A message in the spool became another one.
+    fn replaced(&mut self, before: &Envelope, next: &Envelope) {
+        if let Some(item) = Waiting::of(before) {
+            self.release.removed(&item, self.office.clock.moment());
+        }
+        self.waits_again(next);
+    }
+
+    /// Moves a few of the messages whose user has another relay in the directory by now.
+    pub(super) async fn follow_directory(&mut self) {
+        let Some((flow, relay)) = self.moves.front().cloned() else {
+            return;
+        };
+        let moved = self.follow(&flow, &relay).await;
+        match moved {
+            Ok(STEP..) => {}
+            Ok(_) => {
+                self.moves.pop_front();
+            }
+            Err(trouble) => {
+                warn!(%trouble, relay, "cannot move waiting mail to its new relay; it keeps the old one");
+                self.moves.pop_front();
+            }
+        }
+    }
+
+    /// Moves at most [`STEP`] messages of a flow; returns how many were moved.
+    async fn follow(&mut self, flow: &spool::FlowKey, relay: &str) -> Result<usize, SpoolError> {
+        let live = self.office.live.borrow().clone();
+        let filter = Filter {
+            relay: Some(flow.relay.clone()),
+            from: flow.user.parse().ok(),
+            ..Filter::default()
+        };
+        let mut pairs = Vec::new();
+        let mut after = QueueId::MIN;
+        while pairs.len() < STEP {
+            let page = self.office.spool.list(&filter, after, STEP).await?;
+            for before in page.messages {
+                let led = !matches!(before.rule, Rule::Own | Rule::Rerouted);
+                let route = live.directory.route(&before.from, &|_| true).ok();
+                let Some(route) = route.filter(|it| it.relay == relay && it.relay != before.relay)
+                else {
+                    continue;
+                };
+                if !led
+                    || before.mailing.key != flow.mailing
+                    || self.sending.contains_key(&before.id)
+                {
+                    continue;
+                }
+                let mut next = before.clone();
+                next.relay = route.relay;
+                next.rule = route.rule;
+                pairs.push((before, next));
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        let changes = pairs.iter().map(|(_, next)| spool::Change {
+            envelope: next.clone(),
+            by: "penstock".to_owned(),
+            reports: Vec::new(),
+        });
+        self.office.spool.change(changes.collect()).await?;
+        let moved = pairs.len();
+        for (before, next) in pairs {
+            info!(queue_id = %next.id, from = before.relay, to = next.relay, "follows the directory to another relay");
+            self.replaced(&before, &next);
+        }
+        Ok(moved)
+    }
+
+    /// Warns the senders of what waits too long for a relay that is paused.
+    pub(super) async fn warn_of_delay(&mut self, relay: &str) {
+        let after = self.warned_up_to(relay).unwrap_or(QueueId::MIN);
+        let filter = Filter {
+            relay: Some(relay.to_owned()),
+            ..Filter::default()
+        };
+        let page = match self.office.spool.list(&filter, after, STEP).await {
+            Ok(page) => page,
+            Err(trouble) => {
+                warn!(%trouble, relay, "cannot read what waits too long");
+                return;
+            }
+        };
+        *self.warned_up_to(relay) = page.next;
+        let live = self.office.live.borrow().clone();
+        let now = self.office.clock.now();
+        let health = self.book(relay).health.clone();
+        let policy = Policy {
+            retry: &live.config.retry,
+            rules: Rules::compiled_in(),
+            health: &health,
+        };
+        for before in page.messages {
+            if self.sending.contains_key(&before.id) {
+                continue;
+            }
+            let Some((next, report)) = overdue(&before, &policy, now) else {
+                continue;
+            };
+            let reports: Vec<Report> = report.into_iter().collect();
+            let written = async {
+                let reports = self.office.compose(&next, &reports, now).await?;
+                let told: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
+                let by = "penstock".to_owned();
+                let change = spool::Change {
+                    envelope: next.clone(),
+                    by,
+                    reports,
+                };
+                self.office.spool.change(vec![change]).await?;
+                Ok::<_, SpoolError>(told)
+            };
+            match written.await {
+                Ok(told) => {
+                    for report in &told {
+                        self.waits_again(report);
+                    }
+                }
+                Err(trouble) => warn!(queue_id = %before.id, %trouble, "cannot warn of a delay"),
+            }
+        }
+    }
+}
+
+/// The message as an administrator wants it; none when it is so already.
+fn changed(
+    before: &Envelope,
+    action: &Action,
+    by: &str,
+    note: &str,
+    now: Timestamp,
+) -> Option<Envelope> {
+    let mut next = before.clone();
+    let held = matches!(before.state, State::Held(_));
+    match action {
+        Action::Hold if held => return None,
+        Action::Hold => {
+            next.state = State::Held(Hold {
+                reason: HoldReason::Administrator,
+                by: by.to_owned(),
+                since: now,
+                note: note.to_owned(),
+            });
+        }
+        Action::Release if !held => return None,
+        Action::Release => next = released_from_hold(before, now),
+        // What is held stays held: releasing it is another verb.
+        Action::Retry if held || before.state == (State::Waiting { not_before: None }) => {
+            return None;
+        }
+        Action::Retry => next.state = State::Waiting { not_before: None },
+        Action::Reroute { to } if *to == before.relay && before.rule == Rule::Rerouted => {
+            return None;
+        }
+        Action::Reroute { to } => {
+            next.relay.clone_from(to);
+            next.rule = Rule::Rerouted;
+            if !held {
+                next.state = State::Waiting { not_before: None };
+            }
+        }
+        Action::Delete => end(&mut next, RecipientStatus::Deleted, None),
+        Action::Fail => {
+            let reason = match note {
+                "" => "given up by an administrator".to_owned(),
+                words => format!("given up by an administrator: {words}"),
+            };
+            let said = Diagnostic {
+                at: now,
+                stage: Stage::Quit,
+                server: String::new(),
+                code: None,
+                enhanced: Some(EnhancedStatus::new(5, 7, 0)),
+                text: reason,
+                in_doubt: false,
+            };
+            end(&mut next, RecipientStatus::Failed, Some(&said));
+        }
+    }
+    Some(next)
+}
+
+/// Settles whoever still waits.
+fn end(envelope: &mut Envelope, status: RecipientStatus, said: Option<&Diagnostic>) {
+    for recipient in &mut envelope.recipients {
+        if recipient.status == RecipientStatus::Waiting {
+            recipient.status = status;
+            if let Some(said) = said {
+                let in_doubt = recipient.last.as_ref().is_some_and(|it| it.in_doubt);
+                recipient.last = Some(Diagnostic {
+                    in_doubt,
+                    ..said.clone()
+                });
+            }
+        }
+    }
+}
+
+/// The report about a message that an administrator gave up.
+fn failure(before: &Envelope, next: &Envelope) -> Vec<Report> {
+    let items = before.waiting().map(|(recipient, _)| Item {
+        recipient,
+        finding: None,
+    });
+    Report::of(next, ReportKind::Failed, items.collect())
+        .into_iter()
+        .collect()
+}

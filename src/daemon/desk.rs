@@ -1,0 +1,208 @@
+//! What the rest of the daemon asks of the delivery task, which alone decides what leaves.
+//!
+//! One task owns the schedule, the limit ledgers and the health of the relays; others
+//! tell it things and ask it things over one bounded channel. Whoever changes a waiting
+//! message does it there, too, so that nobody changes what is just being sent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::describe::Situation;
+use crate::control::protocol::{Action, LimitsReport, MailingReport, RelayStatus};
+use crate::mail::{Envelope, QueueId};
+use crate::spool::{FlowKey, Waiting};
+
+use super::transaction::Ended;
+
+/// Events that may wait for the delivery task before whoever has one must wait, too.
+const EVENTS_AHEAD: usize = 1_024;
+/// How long the delivery task may take to answer before it counts as stuck.
+const ALIVE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something that the delivery task is told or asked.
+pub enum Event {
+    /// A message is in the spool and may leave.
+    Accepted(Waiting),
+    /// A transaction ended.
+    Ended(Box<Ended>),
+    /// The configuration in use is another one.
+    Reloaded,
+    /// An administrator changes messages.
+    Change(Change),
+    /// Why messages wait, in the order of the question.
+    Situations(Vec<Envelope>, oneshot::Sender<Vec<Situation>>),
+    /// How the relays are: all of them, or the one with this name.
+    Relays(Option<String>, oneshot::Sender<Vec<RelayStatus>>),
+    /// What is used and left of the limits: of all relays, or of the one with this name.
+    Limits(Option<String>, oneshot::Sender<Vec<LimitsReport>>),
+    /// The mailings: of all relays, or of the one with this name.
+    Mailings(Option<String>, oneshot::Sender<Vec<MailingReport>>),
+    /// An administrator pauses a relay.
+    Pause {
+        /// Its name.
+        relay: String,
+        /// Who.
+        by: String,
+        /// Why.
+        note: String,
+        /// Told when it is done and durable.
+        done: oneshot::Sender<()>,
+    },
+    /// An administrator wants a relay tried at once.
+    Resume {
+        /// Its name.
+        relay: String,
+        /// Told when it is done and durable.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A change to messages by an administrator.
+pub struct Change {
+    /// To which.
+    pub ids: Vec<QueueId>,
+    /// What.
+    pub action: Action,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub note: String,
+    /// Told what came of it.
+    pub done: oneshot::Sender<Result<Changed, String>>,
+}
+
+/// What came of a [`Change`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Messages that are as wanted now and were not before.
+    pub changed: u64,
+    /// Messages that are just being sent, and were left alone.
+    pub sending: u64,
+    /// Messages that were as wanted already, or are gone.
+    pub unchanged: u64,
+}
+
+/// The way to the delivery task; cloned freely.
+#[derive(Clone)]
+pub struct Desk {
+    events: mpsc::Sender<Event>,
+    /// Accepted mail that the channel had no room for: each flow and its first message.
+    missed: Arc<Mutex<BTreeMap<FlowKey, QueueId>>>,
+}
+
+/// The daemon is stopping: the delivery task answers no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("penstockd is stopping")]
+pub struct Stopping;
+
+impl Desk {
+    /// The desk and what the delivery task reads.
+    pub fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
+        (
+            Self {
+                events: sender,
+                missed: Arc::default(),
+            },
+            receiver,
+        )
+    }
+
+    /// Tells it something.
+    pub async fn tell(&self, event: Event) -> Result<(), Stopping> {
+        self.events.send(event).await.map_err(|_| Stopping)
+    }
+
+    /// Tells it of an accepted message, without waiting.
+    ///
+    /// When it is too busy to listen, it looks into the spool for the message later: a
+    /// client's 250 never waits for the delivery side.
+    pub fn accepted(&self, item: Waiting) {
+        if let Err(TrySendError::Full(Event::Accepted(item))) =
+            self.events.try_send(Event::Accepted(item))
+        {
+            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = missed.entry(item.flow).or_insert(item.id);
+            *first = item.id.min(*first);
+        }
+    }
+
+    /// The flows that [`accepted`](Self::accepted) could not tell of, each with its
+    /// first such message.
+    pub fn take_missed(&self) -> BTreeMap<FlowKey, QueueId> {
+        std::mem::take(&mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the delivery task still turns.
+    pub async fn is_alive(&self) -> bool {
+        let asked = self.ask(|answer| Event::Situations(Vec::new(), answer));
+        tokio::time::timeout(ALIVE_PATIENCE, asked).await.is_ok()
+    }
+
+    /// The mailings that wait, or ended within the hour.
+    pub async fn mailings(&self, relay: Option<String>) -> Result<Vec<MailingReport>, Stopping> {
+        self.ask(|answer| Event::Mailings(relay, answer)).await
+    }
+
+    /// Asks it something.
+    async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, Stopping> {
+        let (sender, answer) = oneshot::channel();
+        self.tell(event(sender)).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Why messages wait, in the order of the question.
+    pub async fn situations(&self, messages: Vec<Envelope>) -> Result<Vec<Situation>, Stopping> {
+        self.ask(|answer| Event::Situations(messages, answer)).await
+    }
+
+    /// How the relays are.
+    pub async fn relays(&self, relay: Option<String>) -> Result<Vec<RelayStatus>, Stopping> {
+        self.ask(|answer| Event::Relays(relay, answer)).await
+    }
+
+    /// What is used and left of the relays' limits.
+    pub async fn limits(&self, relay: Option<String>) -> Result<Vec<LimitsReport>, Stopping> {
+        self.ask(|answer| Event::Limits(relay, answer)).await
+    }
+
+    /// Pauses a relay until somebody resumes it.
+    pub async fn pause(&self, relay: String, by: String, note: String) -> Result<(), Stopping> {
+        self.ask(|done| Event::Pause {
+            relay,
+            by,
+            note,
+            done,
+        })
+        .await
+    }
+
+    /// Has a paused relay tried at once.
+    pub async fn resume(&self, relay: String) -> Result<(), Stopping> {
+        self.ask(|done| Event::Resume { relay, done }).await
+    }
+
+    /// Changes messages.
+    pub async fn change(
+        &self,
+        ids: Vec<QueueId>,
+        action: Action,
+        by: String,
+        note: String,
+    ) -> Result<Result<Changed, String>, Stopping> {
+        self.ask(|done| {
+            Event::Change(Change {
+                ids,
+                action,
+                by,
+                note,
+                done,
+            })
+        })
+        .await
+    }
+}

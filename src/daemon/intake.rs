@@ -1,0 +1,228 @@
+//! The intake half as the daemon runs it: its listeners, and what it asks of others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::accept::{self, Assignment, Bound, CrowdLimits, Hooks, Live, Shared};
+use crate::clock::Clock;
+use crate::config::{Config, Listener, ListenerTls};
+use crate::mail::{Hold, HoldReason};
+use crate::release::mailing::{Labels, Mailings};
+use crate::route::Directory;
+use crate::spool::{Spool, Waiting};
+use crate::tls::{ServerTls, TlsError};
+
+use super::StartError;
+use super::desk::Desk;
+use super::lifecycle::Lifecycle;
+use super::sockets::{Inherited, SocketError};
+
+/// What connections need of a configuration; reads the certificate files.
+pub fn live(config: Arc<Config>, state_directory: &Path) -> Result<Live, TlsError> {
+    let wants_tls = config.listen.iter().any(|it| it.tls != ListenerTls::Off);
+    let tls = match (&config.tls, wants_tls) {
+        (Some(files), _) => Some(ServerTls::from_files(files)?),
+        (None, true) => {
+            warn!(
+                "no [tls] is configured: listeners use a self-signed certificate, which clients must be told to trust"
+            );
+            Some(ServerTls::self_signed(state_directory, &config.hostname)?)
+        }
+        (None, false) => None,
+    };
+    Ok(Live {
+        directory: Arc::new(Directory::new(&config)),
+        tls,
+        config,
+    })
+}
+
+/// What all connections share, with everything they ask of others.
+pub async fn shared(
+    live: &watch::Receiver<Arc<Live>>,
+    spool: &Spool,
+    clock: &Clock,
+    desk: &Desk,
+    limits: CrowdLimits,
+    patience: Duration,
+) -> Arc<Shared> {
+    let mut mailings = Mailings::new();
+    match spool.flows().await {
+        Ok(flows) => {
+            for flow in &flows {
+                mailings.recall(flow, clock.moment());
+            }
+        }
+        Err(trouble) => warn!(%trouble, "the mailings of the last hour are not known any more"),
+    }
+    let mailings = Mutex::new(mailings);
+    let (seen, time) = (live.clone(), clock.clone());
+    let told = desk.clone();
+    let hooks = Hooks {
+        assign: Arc::new(move |candidate| {
+            let limit = seen
+                .borrow()
+                .config
+                .relays
+                .get(candidate.relay)
+                .and_then(|relay| relay.limits.mailing_limit);
+            let moment = time.moment();
+            let assigned = mailings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .assign(candidate.from, &Labels::of(candidate.header), limit, moment);
+            let hold = assigned.is_excess.then(|| Hold {
+                reason: HoldReason::MailingLimit,
+                by: "penstock".to_owned(),
+                since: moment.wall,
+                note: format!("beyond the {} messages of a mailing", limit.unwrap_or(0)),
+            });
+            Assignment {
+                mailing: assigned.mailing,
+                hold,
+            }
+        }),
+        content_check: None,
+        is_active: Arc::new(|_| true),
+        accepted: Arc::new(move |envelope, _| {
+            if let Some(item) = Waiting::of(envelope) {
+                told.accepted(item);
+            }
+        }),
+    };
+    Shared::new(
+        live.clone(),
+        spool.clone(),
+        clock.clone(),
+        hooks,
+        limits,
+        patience,
+    )
+}
+
+/// The listeners that run.
+pub struct Intake {
+    shared: Arc<Shared>,
+    lifecycle: Lifecycle,
+    inherited: Inherited,
+    running: BTreeMap<SocketAddr, Running>,
+    order: Vec<SocketAddr>,
+}
+
+struct Running {
+    bound: SocketAddr,
+    stop: watch::Sender<bool>,
+}
+
+/// Listeners that are bound and do not serve yet.
+pub struct Ready(Vec<(Listener, std::net::TcpListener)>);
+
+impl Intake {
+    /// No listener yet.
+    pub fn new(shared: Arc<Shared>, inherited: Inherited) -> Self {
+        Self {
+            shared,
+            lifecycle: Lifecycle::default(),
+            inherited,
+            running: BTreeMap::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Binds those of the wanted listeners that do not run yet.
+    pub fn prepare(&mut self, wanted: &[Listener]) -> Result<Ready, StartError> {
+        let mut ready = Vec::new();
+        for listener in wanted {
+            if self.running.contains_key(&listener.address) {
+                continue;
+            }
+            let socket = self.inherited.take_or_bind(listener.address)?;
+            let failed = |source| SocketError::Bind {
+                address: listener.address,
+                source,
+            };
+            let bound = socket.local_addr().map_err(failed)?;
+            accept::guard::check(bound, listener).map_err(accept::ServeError::from)?;
+            socket.set_nonblocking(true).map_err(failed)?;
+            ready.push((listener.clone(), socket));
+        }
+        Ok(Ready(ready))
+    }
+
+    /// Has the prepared listeners serve, and closes those that are not wanted any more.
+    pub fn change(&mut self, wanted: &[Listener], ready: Ready) -> Result<(), StartError> {
+        self.running.retain(|address, running| {
+            let keep = wanted.iter().any(|it| it.address == *address);
+            if !keep {
+                info!(%address, "listener closed");
+                running.stop.send_replace(true);
+            }
+            keep
+        });
+        for (listener, socket) in ready.0 {
+            let failed = |source| SocketError::Bind {
+                address: listener.address,
+                source,
+            };
+            let socket = TcpListener::from_std(socket).map_err(failed)?;
+            let bound = socket.local_addr().map_err(failed)?;
+            let (stop, stopping) = watch::channel(false);
+            let shared = self.shared.clone();
+            let configured = listener.address;
+            info!(address = %bound, tls = ?listener.tls, auth = ?listener.auth, "listening");
+            self.lifecycle.spawn(async move {
+                let bound = Bound { socket, configured };
+                if let Err(error) = accept::serve(bound, shared, stopping).await {
+                    error!(%configured, %error, "a listener ended");
+                }
+            });
+            self.running.insert(configured, Running { bound, stop });
+        }
+        self.order = wanted.iter().map(|it| it.address).collect();
+        Ok(())
+    }
+
+    /// Binds and serves.
+    pub fn listen(&mut self, wanted: &[Listener]) -> Result<(), StartError> {
+        let ready = self.prepare(wanted)?;
+        self.change(wanted, ready)
+    }
+
+    /// Refuses sockets from systemd that no listener took.
+    pub fn refuse_unknown(&mut self) -> Result<(), SocketError> {
+        match self.inherited.tcp.first() {
+            Some((address, _)) => Err(SocketError::Unknown { address: *address }),
+            None => Ok(()),
+        }
+    }
+
+    /// The control socket, if systemd handed one over.
+    pub fn take_control(&mut self) -> Option<UnixListener> {
+        self.inherited.control.take()
+    }
+
+    /// The addresses that are really bound, in the order of `[[listen]]`.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.order
+            .iter()
+            .filter_map(|it| self.running.get(it))
+            .map(|it| it.bound)
+            .collect()
+    }
+
+    /// Closes all listeners and waits for their clients; whether all ended by themselves.
+    pub async fn stop(&mut self, patience: Duration) -> bool {
+        for running in self.running.values() {
+            running.stop.send_replace(true);
+        }
+        self.lifecycle.stop(patience).await
+    }
+}

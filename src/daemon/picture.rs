@@ -1,0 +1,333 @@
+//! How things look to the delivery task, in the words of the protocol.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::{Host, Limits, Relay, RelayTls, Server};
+use crate::control::describe::Situation;
+use crate::control::protocol::{
+    LimitsReport, MailingReport, MessageState, RelayState, RelayStatus, UserShare, WindowReport,
+};
+use crate::mail::{Envelope, State};
+use crate::outcome::Cause;
+use crate::release::{Outlook, Wait};
+use crate::spool::{FlowKey, RelayCounts, Waiting};
+
+use super::delivery::{Delivery, RelayBook};
+
+/// Users that a report about limits names.
+const USERS_SHOWN: usize = 10;
+
+impl Delivery {
+    /// Why a message waits.
+    pub(super) fn situation(&mut self, envelope: &Envelope) -> Situation {
+        let now = self.office.clock.moment();
+        let told = |state, why: &str, text: String, next| Situation {
+            state,
+            why: why.into(),
+            text,
+            next,
+        };
+        if let Some(sending) = self.sending.get(&envelope.id) {
+            let text = format!(
+                "is being sent to the relay {} since {}",
+                envelope.relay, sending.since
+            );
+            return told(MessageState::Sending, "sending", text, None);
+        }
+        if matches!(envelope.state, State::Held(_)) {
+            return Situation::of(envelope, now.wall);
+        }
+        let relay = &envelope.relay;
+        if !self.office.live.borrow().config.relays.contains_key(relay) {
+            let text = format!(
+                "the relay {relay} is not configured any more; add it again, or use penstock reroute"
+            );
+            return told(MessageState::Paused, "relay-missing", text, None);
+        }
+        let pause = self.relays.get(relay).and_then(|book| book.health.pause());
+        if let Some(pause) = pause {
+            let text = match pause.cause {
+                Cause::Administrator => format!("the relay {relay} was paused by {}", pause.by),
+                Cause::Trouble | Cause::Rate => {
+                    format!("the relay {relay} is paused: {}", pause.words)
+                }
+            };
+            return told(MessageState::Paused, "relay-paused", text, pause.next_probe);
+        }
+        let item = match Waiting::of(envelope) {
+            Some(item) if item.not_before.is_none_or(|at| at <= now.wall) => item,
+            _ => return Situation::of(envelope, now.wall),
+        };
+        let explained = self.release.explain(&item, now);
+        let next = explained.until.or(explained.leaves_by);
+        let limit = |text: String| told(MessageState::Waiting, "limit", text, next);
+        let turn = |text: &str| told(MessageState::Waiting, "turn", text.to_owned(), next);
+        match explained.wait {
+            Wait::MinInterval => limit(format!(
+                "min-interval of the relay {relay} since the last release"
+            )),
+            Wait::NextBatch => limit(format!(
+                "the next batch of the relay {relay} has not opened yet"
+            )),
+            Wait::Limit(key) => limit(format!("{key} of the relay {relay} is used up")),
+            Wait::Alone => limit(format!(
+                "it is larger than a batch of the relay {relay} and waits to go alone"
+            )),
+            Wait::Connections => turn("all connections that the relay allows are busy"),
+            Wait::Turn => turn("others come first"),
+            Wait::Spool | Wait::Nothing | Wait::UnderWay => turn("it leaves now"),
+            Wait::Paused => told(
+                MessageState::Paused,
+                "relay-paused",
+                format!("the relay {relay} is paused"),
+                None,
+            ),
+            Wait::NotConfigured => told(
+                MessageState::Paused,
+                "relay-missing",
+                format!("the relay {relay} is not configured any more"),
+                None,
+            ),
+        }
+    }
+
+    /// How the relays are: every one that is configured or has mail, or one by name.
+    pub(super) async fn pictures(&mut self, only: Option<&str>) -> Vec<RelayStatus> {
+        let live = self.office.live.borrow().clone();
+        let spool = self.office.spool.status().await;
+        let mut names: Vec<&String> = live.config.relays.keys().collect();
+        names.extend(
+            spool
+                .relays
+                .keys()
+                .filter(|it| !live.config.relays.contains_key(*it)),
+        );
+        let default = live.config.default_relay.as_deref();
+        let blank = RelayBook::default();
+        names
+            .into_iter()
+            .filter(|name| only.is_none_or(|it| it == **name))
+            .map(|name| {
+                let counts = spool.relays.get(name).copied().unwrap_or_default();
+                let book = self.relays.get(name).unwrap_or(&blank);
+                let relay = live.config.relays.get(name);
+                picture(name, relay, book, counts, default == Some(name))
+            })
+            .collect()
+    }
+
+    /// What is used and left of the limits: of every relay, or of one by name.
+    pub(super) async fn limits(&mut self, only: Option<&str>) -> Vec<LimitsReport> {
+        let live = self.office.live.borrow().clone();
+        let now = self.office.clock.moment();
+        let mut reports = Vec::new();
+        for (name, relay) in &live.config.relays {
+            if only.is_some_and(|it| it != name) {
+                continue;
+            }
+            let Some(outlook) = self.release.outlook(name, now) else {
+                continue;
+            };
+            let users = self.users(name);
+            let book = self.book(name);
+            reports.push(limits_report(relay, &outlook, book, users));
+        }
+        reports
+    }
+
+    /// Who waits for a relay, most messages first.
+    fn users(&mut self, relay: &str) -> Vec<UserShare> {
+        let mut shares: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for mailing in self.release.mailings(relay, self.office.clock.moment()) {
+            let share = shares.entry(mailing.flow.user.clone()).or_default();
+            share.0 += mailing.waiting.messages;
+            share.1 += mailing.waiting.octets;
+        }
+        let mut users: Vec<UserShare> = shares
+            .into_iter()
+            .map(|(from, (waiting, waiting_bytes))| UserShare {
+                from,
+                waiting,
+                waiting_bytes,
+            })
+            .collect();
+        users.sort_by(|one, other| {
+            other
+                .waiting
+                .cmp(&one.waiting)
+                .then_with(|| one.from.cmp(&other.from))
+        });
+        users.truncate(USERS_SHOWN);
+        users
+    }
+
+    /// The mailings that wait, or got a message within the hour.
+    pub(super) async fn mailings(&mut self, only: Option<&str>) -> Vec<MailingReport> {
+        let now = self.office.clock.moment();
+        let live = self.office.live.borrow().clone();
+        let flows = self.office.spool.flows().await.unwrap_or_default();
+        let mut outlooks: BTreeMap<FlowKey, (bool, Option<Timestamp>)> = BTreeMap::new();
+        for name in live.config.relays.keys() {
+            for it in self.release.mailings(name, now) {
+                outlooks.insert((*it.flow).clone(), (it.is_interactive, it.done_at));
+            }
+        }
+        let mut reports: Vec<MailingReport> = flows
+            .into_iter()
+            .filter(|flow| only.is_none_or(|it| it == flow.key.relay))
+            .map(|flow| {
+                let outlook = outlooks.get(&flow.key);
+                let limits = live.config.relays.get(&flow.key.relay).map(|it| &it.limits);
+                MailingReport {
+                    mailing: flow.label,
+                    accepted: flow.accepted,
+                    waiting: flow.ready.messages + flow.deferred.messages,
+                    held: flow.held.messages,
+                    limit: limits.and_then(|it| it.mailing_limit).map(u64::from),
+                    last_accepted: flow.recent.last().copied().unwrap_or(now.wall),
+                    interactive: outlook.map_or(flow.recent.len() <= 20, |it| it.0),
+                    key: flow.key.mailing,
+                    from: flow.key.user,
+                    relay: flow.key.relay,
+                }
+            })
+            .collect();
+        reports.sort_by(|one, other| {
+            other
+                .waiting
+                .cmp(&one.waiting)
+                .then_with(|| one.key.cmp(&other.key))
+        });
+        reports
+    }
+}
+
+fn picture(
+    name: &str,
+    relay: Option<&Relay>,
+    book: &RelayBook,
+    counts: RelayCounts,
+    default: bool,
+) -> RelayStatus {
+    let pause = book.health.pause();
+    let state = match (relay, pause) {
+        (None, _) => RelayState::Missing,
+        (Some(_), Some(_)) => RelayState::Paused,
+        (Some(_), None) => RelayState::Active,
+    };
+    let reason = match (state, pause) {
+        (RelayState::Missing, _) => Some("it is not configured any more".to_owned()),
+        (_, Some(pause)) if pause.words.is_empty() => Some("paused by hand".to_owned()),
+        (_, Some(pause)) => Some(pause.words.clone()),
+        _ => None,
+    };
+    let remedy = match state {
+        RelayState::Missing => {
+            Some("Add it again, or move its mail with penstock reroute.".to_owned())
+        }
+        _ => pause.map(|it| it.remedy.clone()),
+    };
+    let waiting = counts.ready.messages + counts.deferred.messages;
+    RelayStatus {
+        relay: name.to_owned(),
+        servers: relay
+            .map(|it| it.servers.iter().map(server).collect())
+            .unwrap_or_default(),
+        state,
+        reason,
+        remedy,
+        by: pause.map(|it| it.by.clone()),
+        since: pause.map(|it| it.since),
+        next_probe: pause.and_then(|it| it.next_probe),
+        username: relay
+            .and_then(|it| it.credentials.as_ref())
+            .map(|it| it.username.clone()),
+        sender: relay
+            .and_then(|it| it.sender.as_ref())
+            .map(ToString::to_string),
+        tls: relay.and_then(|it| it.servers.first()).map(|it| {
+            match it.tls {
+                RelayTls::Implicit => "implicit",
+                RelayTls::Required => "required",
+                RelayTls::Opportunistic => "opportunistic",
+                RelayTls::Off => "off",
+            }
+            .to_owned()
+        }),
+        preset: relay.map(|it| it.limits.preset.name().to_owned()),
+        default,
+        connections: book.sending,
+        waiting,
+        waiting_bytes: counts.ready.wire_bytes + counts.deferred.wire_bytes,
+        held: counts.held.messages,
+        last_success: book.last_success,
+        last_failure: book.last_failure.as_ref().map(|it| it.0),
+        last_error: book.last_failure.as_ref().map(|it| it.1.clone()),
+    }
+}
+
+/// A server as it is configured.
+fn server(server: &Server) -> String {
+    let host = match &server.host {
+        Host::Mx(name) => name.to_string(),
+        Host::Name(name) => format!("[{name}]"),
+        Host::Address(address) => format!("[{address}]"),
+    };
+    format!("{host}:{}", server.port)
+}
+
+fn limits_report(
+    relay: &Relay,
+    outlook: &Outlook,
+    book: &RelayBook,
+    users: Vec<UserShare>,
+) -> LimitsReport {
+    let limits = &relay.limits;
+    let paused = !book.health.is_well();
+    LimitsReport {
+        relay: relay.name.clone(),
+        preset: limits.preset.name().to_owned(),
+        state: if paused {
+            RelayState::Paused
+        } else {
+            RelayState::Active
+        },
+        windows: outlook
+            .limits
+            .iter()
+            .map(|limit| WindowReport {
+                limit: limit.limit.to_owned(),
+                window_seconds: window(limit.limit, limits).as_secs(),
+                allowed: limit.most,
+                used: limit.used,
+                room_at: outlook
+                    .until
+                    .filter(|_| outlook.wait == Some(Wait::Limit(limit.limit))),
+            })
+            .collect(),
+        min_interval_ms: u64::try_from(limits.min_interval.as_millis()).unwrap_or(u64::MAX),
+        connections: u64::from(outlook.in_flight),
+        connections_limit: u64::from(limits.connections),
+        waiting: outlook.waiting.messages,
+        waiting_bytes: outlook.waiting.octets,
+        batch_open: outlook.batch_closes.is_some(),
+        next_batch: outlook
+            .next_batch
+            .filter(|_| outlook.waiting.messages > 0 && !paused),
+        empty_at: outlook.empty_at,
+        interactive_share: limits.interactive_share,
+        users,
+    }
+}
+
+/// The length of the window that a limit counts in.
+fn window(limit: &str, limits: &Limits) -> Duration {
+    match limit.rsplit('-').next() {
+        Some("hour") => Duration::from_secs(3_600),
+        Some("day") => Duration::from_secs(86_400),
+        _ => limits.batch_interval,
+    }
+}

@@ -1,0 +1,350 @@
+//! One transaction with a relay, from its grant to its record in the spool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::accept::Live;
+use crate::clock::Clock;
+use crate::config::Relay;
+use crate::mail::{Envelope, Mailbox, QueueId, RecipientStatus, ReversePath, State};
+use crate::outcome::report::HEADER_MAXIMUM_BYTES;
+use crate::outcome::{Health, Policy, Report, Rules, Settlement, report, settle};
+use crate::relay::{Blocks, Boxed, Delivery, Job, Pool};
+use crate::release::{Grant, part};
+use crate::spool::{Content, ContentReader, Released, Settled, Spool, SpoolError};
+
+use super::lifecycle::{Lifecycle, Phase};
+
+/// How long to wait before the end of a transaction is written down again, when it
+/// could not be: until then nothing else happens to the message.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+
+/// All that a transaction needs; one for the whole daemon.
+pub struct Office {
+    /// The waiting mail.
+    pub spool: Spool,
+    /// The connections.
+    pub pool: Pool,
+    /// The configuration in use.
+    pub live: watch::Receiver<Arc<Live>>,
+    /// What the time is.
+    pub clock: Clock,
+    /// When to give up.
+    pub lifecycle: Lifecycle,
+}
+
+/// How a transaction ended.
+pub struct Ended {
+    /// The grant that it used.
+    pub grant: Grant,
+    /// What came of it.
+    pub end: End,
+}
+
+/// What came of a transaction.
+pub enum End {
+    /// It was not begun: its turn had passed, or we are stopping, or the spool did not
+    /// give the message out (and then it is not tried again at once).
+    Unstarted {
+        /// What the spool said.
+        trouble: Option<SpoolError>,
+    },
+    /// The message is not there any more, or may not leave.
+    Gone,
+    /// A relay was asked, and the answer is in the spool.
+    Settled(Box<Outcome>),
+}
+
+/// What a relay made of a message.
+pub struct Outcome {
+    /// The message before.
+    pub before: Envelope,
+    /// What it used of the budget.
+    pub released: Released,
+    /// What it means; the envelope in it is the one in the spool now.
+    pub settlement: Settlement,
+    /// The reports that were accepted with it.
+    pub reports: Vec<Envelope>,
+    /// The host that was spoken to.
+    pub server: String,
+    /// When it was over.
+    pub at: Timestamp,
+}
+
+impl Office {
+    /// Carries out one grant.
+    pub async fn carry_out(&self, grant: Grant, relay: Arc<Relay>, health: Arc<Health>) -> Ended {
+        let end = match self.begin(&grant).await {
+            Ok(Some(envelope)) => self.deliver(&grant, envelope, relay, &health).await,
+            Ok(None) => End::Gone,
+            Err(trouble) => End::Unstarted { trouble },
+        };
+        Ended { grant, end }
+    }
+
+    /// The message, if it still may leave now.
+    async fn begin(&self, grant: &Grant) -> Result<Option<Envelope>, Option<SpoolError>> {
+        if self.lifecycle.is_stopping() {
+            return Err(None);
+        }
+        let Some(envelope) = self.spool.envelope(grant.id).await.map_err(Some)? else {
+            return Ok(None);
+        };
+        let may_leave = matches!(envelope.state, State::Waiting { .. })
+            && envelope.relay == *grant.relay
+            && !envelope.is_finished();
+        if !may_leave {
+            return Ok(None);
+        }
+        if grant
+            .start_before
+            .is_some_and(|closes| self.clock.uptime() > closes)
+        {
+            return Err(None);
+        }
+        Ok(Some(envelope))
+    }
+
+    async fn deliver(
+        &self,
+        grant: &Grant,
+        envelope: Envelope,
+        relay: Arc<Relay>,
+        health: &Health,
+    ) -> End {
+        let live = self.live.borrow().clone();
+        let config = &live.config;
+        let id = envelope.id;
+        let spool = self.spool.clone();
+        let job = Job {
+            relay,
+            timeouts: config.timeouts,
+            hostname: config.hostname.clone(),
+            recipients: part(&envelope, grant.recipients),
+            content: Arc::new(Stored {
+                spool: self.spool.clone(),
+                id,
+                size_bytes: envelope.size_bytes,
+            }),
+            envelope: Arc::new(envelope.clone()),
+            before_dot: Arc::new(move |accepted| {
+                let spool = spool.clone();
+                Box::pin(async move {
+                    let written = spool.final_dot(id, accepted).await;
+                    written.map_err(|error| error.to_string())
+                })
+            }),
+            cancel: self.lifecycle.draining(),
+        };
+        let delivery = tokio::select! {
+            delivery = self.pool.deliver(&job) => delivery,
+            // The log has the lease and perhaps the final dot: the next start knows.
+            () = self.lifecycle.reached(Phase::Stopped) => return End::Gone,
+        };
+        let moment = self.clock.moment();
+        let now = moment.wall;
+        let policy = Policy {
+            retry: &config.retry,
+            rules: Rules::compiled_in(),
+            health,
+        };
+        let settlement = settle(&envelope, &delivery, &policy, now, rand::random());
+        let released = match settlement.released {
+            crate::outcome::Released::Sent { .. } => Released::Sent { at: moment },
+            crate::outcome::Released::NotSent => Released::NotSent,
+            crate::outcome::Released::InDoubt { .. } => Released::InDoubt { at: moment },
+        };
+        log(&envelope, &settlement, &delivery);
+        match self.record(grant, &settlement, released, now).await {
+            Some(reports) => End::Settled(Box::new(Outcome {
+                before: envelope,
+                released,
+                settlement,
+                reports,
+                server: delivery.server,
+                at: now,
+            })),
+            // We were told to stop: the lease and the final dot in the log tell the rest.
+            None => End::Gone,
+        }
+    }
+
+    /// Writes down how it ended, for as long as that takes: a delivered message whose
+    /// record is missing would be delivered again. None when we have to stop first.
+    async fn record(
+        &self,
+        grant: &Grant,
+        settlement: &Settlement,
+        released: Released,
+        now: Timestamp,
+    ) -> Option<Vec<Envelope>> {
+        let mut complained = false;
+        loop {
+            let written = async {
+                let reports = self
+                    .compose(&settlement.envelope, &settlement.reports, now)
+                    .await?;
+                let told = reports.iter().map(|it| it.0.clone()).collect();
+                self.spool
+                    .settle(Settled {
+                        envelope: settlement.envelope.clone(),
+                        grant: grant.grant,
+                        released,
+                        reports,
+                    })
+                    .await?;
+                Ok::<Vec<Envelope>, SpoolError>(told)
+            };
+            let trouble = match written.await {
+                Ok(reports) => return Some(reports),
+                Err(trouble) => trouble,
+            };
+            if !std::mem::replace(&mut complained, true) {
+                error!(queue_id = %grant.id, %trouble, "cannot write down how a delivery ended; trying until it works");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(WRITE_AGAIN) => {}
+                () = self.lifecycle.reached(Phase::Stopped) => return None,
+            }
+        }
+    }
+
+    /// Writes the reports about a message: each an envelope and its content.
+    pub async fn compose(
+        &self,
+        envelope: &Envelope,
+        reports: &[Report],
+        now: Timestamp,
+    ) -> Result<Vec<(Envelope, Content)>, SpoolError> {
+        let mut composed = Vec::new();
+        for report in reports {
+            let limit = match report.returns_content(envelope) {
+                true => usize::try_from(envelope.size_bytes).unwrap_or(HEADER_MAXIMUM_BYTES),
+                false => HEADER_MAXIMUM_BYTES,
+            };
+            let returned = match self.spool.content(envelope.id).await {
+                Ok(Some(mut content)) => content.read(limit).await.unwrap_or_default(),
+                // A report without the message is better than none.
+                Ok(None) | Err(_) => Vec::new(),
+            };
+            let live = self.live.borrow().clone();
+            let (relay, author) = way(&live, envelope);
+            let way = report::Way {
+                id: self.spool.next_id(),
+                hostname: &live.config.hostname,
+                relay: &relay,
+                author,
+                now,
+                gives_up: envelope
+                    .first_failure
+                    .and_then(|first| first.checked_add(live.config.retry.expire_after).ok()),
+            };
+            let (mut written, octets) = report.compose(envelope, &returned, &way);
+            written.state = State::Waiting { not_before: None };
+            let mut content = self.spool.new_content(Some(octets.len() as u64));
+            content.write(&octets).await?;
+            composed.push((written, content.finish().await?));
+        }
+        Ok(composed)
+    }
+}
+
+/// The content of a message in the spool.
+struct Stored {
+    spool: Spool,
+    id: QueueId,
+    size_bytes: u64,
+}
+
+impl crate::relay::Content for Stored {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn open(&self) -> Boxed<'_, Result<Box<dyn Blocks>, String>> {
+        Box::pin(async move {
+            match self.spool.content(self.id).await {
+                Ok(Some(content)) => Ok(Box::new(Reading(content)) as Box<dyn Blocks>),
+                Ok(None) => Err(format!("the content of {} is not in the spool", self.id)),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}
+
+struct Reading(ContentReader);
+
+impl Blocks for Reading {
+    fn next(&mut self) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
+        Box::pin(async move { self.0.next().await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// By which relay a report leaves, and from which address: one that the relay lets us use.
+fn way(live: &Live, envelope: &Envelope) -> (String, Mailbox) {
+    let relay = live
+        .config
+        .bounces_via
+        .clone()
+        .unwrap_or_else(|| envelope.relay.clone());
+    let own = live
+        .config
+        .relays
+        .get(&relay)
+        .and_then(|it| it.sender.clone());
+    let author = own.unwrap_or_else(|| match &envelope.reverse_path {
+        ReversePath::Mailbox(mailbox) => mailbox.clone(),
+        ReversePath::Null => envelope.from.clone(),
+    });
+    (relay, author)
+}
+
+/// One line for each recipient that was tried.
+fn log(before: &Envelope, settlement: &Settlement, delivery: &Delivery) {
+    let queue_id: QueueId = before.id;
+    let relay = before.relay.as_str();
+    let from = before.from.to_string();
+    for attempt in &delivery.attempts {
+        let recipient = &settlement.envelope.recipients[attempt.recipient];
+        let to = recipient.path.to_string();
+        let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
+        let said = recipient.last.as_ref();
+        let words = said
+            .map(|it| it.text.replace('\n', " / "))
+            .unwrap_or_default();
+        let code = said.and_then(|it| it.code);
+        let server = delivery.server.as_str();
+        let stage = attempt.stage.name();
+        let finding = settlement
+            .findings
+            .iter()
+            .find(|(place, _)| *place == attempt.recipient)
+            .map(|(_, finding)| finding);
+        let class = finding.map(|it| it.class.name());
+        let remedy = finding.map(|it| it.remedy.as_str());
+        match recipient.status {
+            RecipientStatus::Delivered => {
+                info!(%queue_id, relay, from, to, server, code, words, took_ms, "delivered");
+            }
+            RecipientStatus::Failed | RecipientStatus::Expired => {
+                warn!(%queue_id, relay, from, to, server, stage, code, words, class, remedy, "failed");
+            }
+            RecipientStatus::Waiting if attempt.in_doubt() => {
+                warn!(%queue_id, relay, from, to, server, stage, words, "in doubt: the final dot was sent and no reply came; it is sent again");
+            }
+            RecipientStatus::Waiting if attempt.result.is_ok() => {}
+            RecipientStatus::Waiting => {
+                let again = match &settlement.envelope.state {
+                    State::Waiting { not_before } => not_before.map(|it| it.to_string()),
+                    State::Held(hold) => Some(format!("held: {}", hold.reason.name())),
+                };
+                info!(%queue_id, relay, from, to, server, stage, code, words, class, remedy, again, "deferred");
+            }
+            RecipientStatus::Deleted => {}
+        }
+    }
+}

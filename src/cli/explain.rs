@@ -1,7 +1,8 @@
 //! `explain`: what a refusal means, in any words and from anywhere.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -11,7 +12,7 @@ use super::exit::{Outcome, Trouble};
 use super::screen::{Look, Tone};
 use crate::mail::Stage;
 use crate::outcome::bounce::{self, Said};
-use crate::outcome::rules::Rules;
+use crate::outcome::rules::{RULES_FILE, Rules};
 use crate::outcome::{Finding, classify};
 
 /// What a server said stands near the top of a bounce.
@@ -60,8 +61,7 @@ pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
     if text.trim().is_empty() {
         return Err(Trouble::usage("nothing to explain"));
     }
-    let rules = Rules::beside(context.config_path())
-        .map_err(|error| Trouble::configuration(error.to_string()))?;
+    let rules = rules(context.config_path())?;
     let screen = &mut context.screen;
     for (place, mut said) in bounce::read(text.as_bytes()).into_iter().enumerate() {
         said.stage = args.stage.or(said.stage);
@@ -79,6 +79,23 @@ pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The rules in use: those beside the configuration file before those compiled in.
+fn rules(configuration: &Path) -> Result<Rules, Trouble> {
+    let path = configuration.with_file_name(RULES_FILE);
+    let name = path.display().to_string();
+    let added = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(Trouble::configuration(format!(
+                "cannot read {name}: {error}"
+            )));
+        }
+    };
+    Rules::in_use(added.as_deref(), &name)
+        .map_err(|error| Trouble::configuration(error.to_string()))
 }
 
 /// The words themselves, or what stands in the file or on standard input that they name.

@@ -15,6 +15,8 @@ pub mod report;
 pub mod rules;
 pub mod settle;
 #[cfg(test)]
+mod settle_tests;
+#[cfg(test)]
 mod testing;
 mod verdict;
 

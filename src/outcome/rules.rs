@@ -4,9 +4,6 @@
 //! Matching is by plain words, not by regular expressions: its cost is the length of
 //! the text times the number of words, and a line of the file says what it matches.
 
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -14,6 +11,9 @@ use serde::Deserialize;
 use crate::mail::{EnhancedStatus, Stage};
 
 use super::classify::{Action, Class, Finding, Refusal};
+
+/// The administrator's own rules, in a file of this name beside the configuration file.
+pub const RULES_FILE: &str = "rules.toml";
 
 /// More of a text than this is never looked at.
 const TEXT_MAXIMUM_BYTES: usize = 4096;
@@ -27,14 +27,6 @@ pub struct Rules {
 /// Why rules cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
-    /// The file is there and cannot be read.
-    #[error("cannot read {file}: {detail}")]
-    Read {
-        /// The file.
-        file: String,
-        /// What the system said.
-        detail: String,
-    },
     /// Not TOML, or a key that is unknown or missing.
     #[error("{file}: {detail}")]
     Written {
@@ -98,18 +90,12 @@ impl Rules {
         })
     }
 
-    /// The rules in use: those of the file `rules.toml` beside the configuration file,
-    /// where an administrator wrote one, before those that come with Penstock.
-    pub fn beside(configuration: &Path) -> Result<Self, RulesError> {
-        let path = configuration.with_file_name("rules.toml");
-        let file = path.display().to_string();
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self::read(&text, &file)?.before_compiled_in()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(COMPILED_IN.clone()),
-            Err(error) => Err(RulesError::Read {
-                file,
-                detail: error.to_string(),
-            }),
+    /// The rules in use: those of the administrator's file [`RULES_FILE`], where there is
+    /// one, before those that come with Penstock. `file` is for the errors.
+    pub fn in_use(added: Option<&str>, file: &str) -> Result<Self, RulesError> {
+        match added {
+            Some(text) => Ok(Self::read(text, file)?.before_compiled_in()),
+            None => Ok(COMPILED_IN.clone()),
         }
     }
 
@@ -529,22 +515,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_beside_the_configuration_adds_rules_and_none_is_no_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let configuration = directory.path().join("penstock.toml");
-        assert_eq!(
-            &Rules::beside(&configuration).unwrap(),
-            Rules::compiled_in()
-        );
-        let mine =
-            "[[rule]]\nname='mine'\nclass='spam'\naction='retry'\nremedy='r.'\nwords=['zzz']";
-        fs::write(directory.path().join("rules.toml"), mine).unwrap();
-        let rules = Rules::beside(&configuration).unwrap();
-        assert_eq!(rules.iter().next().unwrap().name, "mine");
-        assert!(rules.iter().count() > 50);
-        fs::write(directory.path().join("rules.toml"), "[[rule]]").unwrap();
-        let error = Rules::beside(&configuration).unwrap_err().to_string();
-        assert!(error.contains("rules.toml: "), "{error}");
+    fn without_a_file_of_the_administrator_the_rules_are_ours() {
+        assert_eq!(&Rules::in_use(None, "").unwrap(), Rules::compiled_in());
+        let error = Rules::in_use(Some("[[rule]]"), "/etc/penstock/rules.toml").unwrap_err();
+        assert!(error.to_string().contains("/etc/penstock/rules.toml: "));
     }
 
     #[test]

@@ -489,7 +489,3 @@ fn reached(delivery: &Delivery) -> Option<Stage> {
         .map(|it| it.stage)
         .max()
 }
-
-#[cfg(test)]
-#[path = "settle_tests.rs"]
-mod tests;

@@ -1,11 +1,20 @@
 //! The promises of [`settle`](super::settle), each kept by a test.
 
-use super::super::testing::*;
-use super::*;
-use crate::mail::{Notify, Origin};
-use crate::relay::Severity;
-use crate::smtp::Reply;
+use std::time::Duration;
+
+use jiff::Timestamp;
 use proptest::prelude::*;
+
+use super::pause::Health;
+use super::report::ReportKind;
+use super::rules::Rules;
+use super::settle::*;
+use super::testing::*;
+use crate::mail::{
+    Envelope, Hold, HoldReason, Notify, Origin, RecipientStatus, ReversePath, Stage, State,
+};
+use crate::relay::{Attempt, Delivery, RelayError, Severity};
+use crate::smtp::Reply;
 
 fn settled(envelope: &Envelope, delivery: &Delivery, now: Timestamp) -> Settlement {
     settle(envelope, delivery, &policy(&Health::default()), now, 0.5)

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::control::client::ClientError;
 use crate::control::protocol::FailureKind;
+use crate::mail::text::printable;
 
 /// Why a verb did not do what was asked.
 #[derive(Debug)]
@@ -60,8 +61,13 @@ impl Trouble {
 
     /// Says it on standard error and gives the exit code.
     pub fn report(&self, program: &str) -> ExitCode {
-        if !self.message.is_empty() {
-            eprintln!("{program}: {}", self.message);
+        // A daemon quotes relays: what they say is shown, not obeyed.
+        let lines = self.message.lines();
+        for (place, line) in lines.map(|it| printable(it.as_bytes(), 2_000)).enumerate() {
+            match place {
+                0 => eprintln!("{program}: {line}"),
+                _ => eprintln!("{line}"),
+            }
         }
         self.code
     }

@@ -22,6 +22,7 @@ mod sendmail;
 mod shell;
 mod show;
 mod status;
+mod top;
 mod trace;
 mod user;
 mod words;
@@ -93,6 +94,8 @@ enum Verb {
     /// Take over the configuration of another program
     #[command(subcommand)]
     Import(import::ImportVerb),
+    /// Queue, relays and limits, live
+    Top(top::TopArgs),
     /// Which relay a From address gets, and why
     Route(route::RouteArgs),
     /// What a refusal means and what to do: penstock explain "553 sorry, ..."
@@ -185,6 +188,7 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
         Verb::Relay(verb) => relay::relay(context, verb),
         Verb::User(verb) => user::user(context, verb),
         Verb::Import(verb) => import::import(context, verb),
+        Verb::Top(args) => top::top(context, args),
         Verb::Route(args) => route::route(context, args),
         Verb::Explain(args) => explain::explain(context, args),
         Verb::Reload => status::reload(context),

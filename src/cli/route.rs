@@ -112,6 +112,6 @@ fn print(context: &mut Context, report: &RouteReport) -> Outcome {
         "{} goes by relay {}{state}\nbecause of {}",
         screen.look.fit(&report.address, 300),
         screen.look.fit(&report.relay, 100),
-        report.rule,
+        screen.look.fit(&report.rule, 300),
     ))?)
 }

@@ -403,12 +403,7 @@ async fn it_works_as_sendmail_by_that_name_and_by_that_verb() {
             ["bob@example.net", "ann@example.org"]
         );
         let text = message.text();
-        assert!(
-            text.starts_with(
-                "To: Bob <bob@example.net>\r\nSubject: hi\r\nFrom: bounce@uwdomein.nl\r\nDate: "
-            ) || text.contains("From: "),
-            "{text}"
-        );
+        assert!(text.contains("<bounce@uwdomein.nl>\r\nDate: "), "{text}");
         assert!(!text.contains("Bcc"), "{text}");
         assert!(text.ends_with("\r\n\r\n.\r\nbody\r\n"), "{text}");
     }

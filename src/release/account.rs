@@ -3,6 +3,7 @@
 use crate::config::Limits;
 
 use super::history::{Budget, DAY, Entry, History, Load, Millis, Paid, WINDOWS};
+use super::timeline::{millis_down, millis_up};
 
 const HOUR: Millis = 60 * 60 * 1000;
 /// Until a relay is configured: what `batch-interval` usually is.
@@ -395,14 +396,4 @@ impl Account {
         account.opened = opened;
         account
     }
-}
-
-/// Whole milliseconds, not shorter than this.
-pub(super) fn millis_up(length: std::time::Duration) -> Millis {
-    Millis::try_from(length.as_nanos().div_ceil(1_000_000)).unwrap_or(Millis::MAX / 4)
-}
-
-/// Whole milliseconds, not longer than this.
-pub(super) fn millis_down(length: std::time::Duration) -> Millis {
-    Millis::try_from(length.as_millis()).unwrap_or(Millis::MAX / 4)
 }

@@ -9,8 +9,8 @@ use crate::clock::Moment;
 use crate::mail::QueueId;
 use crate::spool::{Amount, FlowKey, Waiting};
 
-use super::account::millis_down;
 use super::history::{Load, Millis};
+use super::timeline::millis_down;
 
 /// So many messages of a flow are read from the spool at once.
 pub(super) const HEADS: usize = 32;

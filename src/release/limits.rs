@@ -15,9 +15,10 @@ use crate::clock::Moment;
 use crate::config::Limits;
 use crate::spool::{Lease, LedgerEvent, Recovered, Released};
 
-use super::account::{Account, millis_down, millis_up};
+use super::account::Account;
 use super::history::{Budget, Load, Millis, Paid};
 use super::record::{self, RecordError};
+use super::timeline::{Timeline, millis_down, millis_up};
 
 /// What was released to which relay, and what is on its way.
 ///
@@ -50,57 +51,54 @@ impl Ledger {
     /// The ledger as it was, from what the spool remembers: the last one that was
     /// stored, the leases and outcomes after it, and what was open when the process
     /// ended, which counts as of now: nobody knows when it left.
+    ///
+    /// Store the result at once ([`to_bytes`](Self::to_bytes)): it is the first reading
+    /// of the clocks of this boot, and steps of the wall clock after it do no harm.
     pub fn recover(recovered: &Recovered, now: Moment) -> Result<Self, RecordError> {
+        let mut readings = Vec::new();
+        if let Some(stored) = &recovered.ledger {
+            readings.push(record::stored_at(stored)?);
+        }
+        readings.extend(recovered.later.iter().filter_map(reading));
+        let timeline = Timeline::new(readings, now);
         let mut ledger = match &recovered.ledger {
-            Some(stored) => Self::from_bytes(stored, now)?,
+            Some(stored) => record::decode(stored, &timeline)?,
             None => Self::new(),
         };
         let known = ledger.last_grant;
-        ledger.replay(&recovered.later, now);
+        ledger.replay(&recovered.later, &timeline);
         // Usually in `later` or in the stored ledger, too; a grant counts once.
         for lease in &recovered.open_leases {
-            ledger.replay_lease(lease, known, now);
+            ledger.replay_lease(lease, known, &timeline);
         }
         ledger.end_all(now);
         ledger.last_grant = ledger.last_grant.max(recovered.last_grant);
         Ok(ledger)
     }
 
-    /// As bytes for the log; see [`from_bytes`](Self::from_bytes).
+    /// As bytes for the log, from which [`recover`](Self::recover) makes it again.
     pub fn to_bytes(&self, now: Moment) -> Vec<u8> {
         record::encode(self, now)
     }
 
-    /// A ledger that was stored, its times on the clock of the present boot.
-    ///
-    /// Within the boot that stored it uptime decides; across boots wall time does, and
-    /// what would be in the future counts as now. Reservations stay open: call
-    /// [`recover`](Self::recover) to have them end.
-    pub fn from_bytes(stored: &[u8], now: Moment) -> Result<Self, RecordError> {
-        record::decode(stored, now)
-    }
-
     /// Repeats what happened after the ledger was stored. What is in it already, by its
     /// grant's number, is not counted twice.
-    pub fn replay(&mut self, later: &[LedgerEvent], now: Moment) {
+    fn replay(&mut self, later: &[LedgerEvent], timeline: &Timeline) {
         let known = self.last_grant;
         for event in later {
             match event {
-                LedgerEvent::Leased(lease) => self.replay_lease(lease, known, now),
+                LedgerEvent::Leased(lease) => self.replay_lease(lease, known, timeline),
                 LedgerEvent::Released { grant, released } => {
-                    let left = match released {
-                        Released::Sent { at } | Released::InDoubt { at } => Some(local(*at, now)),
-                        Released::NotSent => None,
-                    };
-                    self.end(*grant, left, millis_up(now.uptime));
+                    let left = left_at(released).map(|at| timeline.local(at));
+                    self.end(*grant, left, timeline.present());
                 }
             }
         }
     }
 
     /// `known`: the last grant that the stored ledger had seen.
-    fn replay_lease(&mut self, lease: &Lease, known: u64, now: Moment) {
-        let at = local(lease.at, now);
+    fn replay_lease(&mut self, lease: &Lease, known: u64, timeline: &Timeline) {
+        let at = timeline.local(lease.at);
         for item in &lease.items {
             if item.grant <= known || self.open.contains_key(&item.grant) {
                 continue;
@@ -177,15 +175,18 @@ impl Default for Ledger {
     }
 }
 
-/// When something happened, in milliseconds of the present boot; never later than now.
-///
-/// Across boots wall time decides: what it puts into the future counts as now, and a
-/// clock that jumped forward in between is the documented exception to the limits.
-pub(super) fn local(at: Moment, now: Moment) -> Millis {
-    let present = millis_up(now.uptime);
-    if at.boot == now.boot {
-        return millis_up(at.uptime).min(present);
+/// When a transaction left, if it did.
+pub(super) fn left_at(released: &Released) -> Option<Moment> {
+    match released {
+        Released::Sent { at } | Released::InDoubt { at } => Some(*at),
+        Released::NotSent => None,
     }
-    let age = now.wall.as_millisecond() - at.wall.as_millisecond();
-    present - age.max(0)
+}
+
+/// The reading of the clocks that an event carries.
+fn reading(event: &LedgerEvent) -> Option<Moment> {
+    match event {
+        LedgerEvent::Leased(lease) => Some(lease.at),
+        LedgerEvent::Released { released, .. } => left_at(released),
+    }
 }

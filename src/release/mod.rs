@@ -21,6 +21,7 @@ pub mod mailing;
 pub mod plan;
 mod record;
 pub mod schedule;
+mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,10 +32,10 @@ use crate::config::Limits;
 use crate::mail::QueueId;
 use crate::spool::{FlowKey, FlowSummary, Released, Waiting};
 
-use account::millis_up;
 use flow::Head;
 use history::Millis;
 use plan::{Choice, Lane, present};
+use timeline::millis_up;
 
 pub use account::LimitUse;
 pub use explain::{Explanation, MailingOutlook, Outlook};
@@ -276,12 +277,7 @@ impl Release {
 
     fn end(&mut self, grant: u64, released: Released, now: Moment) -> Option<Granted> {
         let granted = self.grants.remove(&grant)?;
-        let left = match released {
-            Released::Sent { at } | Released::InDoubt { at } => {
-                Some(limits::local(at, now).max(granted.at))
-            }
-            Released::NotSent => None,
-        };
+        let left = limits::left_at(&released).map(|at| millis_up(at.uptime).max(granted.at));
         self.ledger.end(grant, left, millis_up(now.uptime));
         self.lanes[granted.lane].in_flight -= 1;
         self.touch(granted.lane);

@@ -9,11 +9,12 @@ use crate::clock::Moment;
 use crate::config::Limits;
 use crate::mail::QueueId;
 
-use super::account::{Account, Full, millis_down};
+use super::account::{Account, Full};
 use super::fair::BATCH_COST;
 use super::flow::Head;
 use super::history::{Budget, Millis};
 use super::schedule::Schedule;
+use super::timeline::{millis_down, millis_up};
 
 /// So many users' interactive messages are tried before the relay waits: one that is
 /// too large for the room at hand does not keep a small one.
@@ -149,7 +150,7 @@ impl Lane {
     ) -> Result<Choice, Option<Millis>> {
         // Once a message has waited an interval for an empty window, nothing new may fill it.
         let interval = self.limits.as_ref().map(|it| it.batch_interval);
-        let patience = interval.map_or(0, super::account::millis_up);
+        let patience = interval.map_or(0, millis_up);
         if self.alone().is_some_and(|it| now > it.since + patience) {
             return Err(None);
         }

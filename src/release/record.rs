@@ -10,9 +10,10 @@ use jiff::Timestamp;
 
 use crate::clock::Moment;
 
-use super::account::{Account, millis_up};
+use super::account::Account;
 use super::history::{Entry, Load, Millis, Paid};
 use super::limits::{Ledger, Open};
+use super::timeline::{Timeline, millis_up};
 
 const VERSION: u64 = 1;
 /// More relays, entries or open transactions than there can be: a length beyond it is damage.
@@ -63,30 +64,16 @@ pub(super) fn encode(ledger: &Ledger, now: Moment) -> Vec<u8> {
     bytes.0
 }
 
-pub(super) fn decode(stored: &[u8], now: Moment) -> Result<Ledger, RecordError> {
+/// When it was stored.
+pub(super) fn stored_at(stored: &[u8]) -> Result<Moment, RecordError> {
+    Reader(stored).front()
+}
+
+pub(super) fn decode(stored: &[u8], timeline: &Timeline) -> Result<Ledger, RecordError> {
     let mut bytes = Reader(stored);
-    let version = bytes.number()?;
-    if version != VERSION {
-        return Err(RecordError::Version(version));
-    }
-    let boot = bytes.number()?;
-    let uptime = Duration::from_millis(bytes.number()?);
-    let wall = i64::try_from(bytes.number()?)
-        .ok()
-        .and_then(|it| Timestamp::from_millisecond(it).ok())
-        .ok_or(RecordError::Damaged)?;
-    let present = millis_up(now.uptime);
-    // The moment of storing on the present boot's clock; perhaps in the future, as a
-    // clock that was ahead puts it. What is older than that lead is not.
-    let base = if boot == now.boot {
-        millis_up(uptime)
-    } else {
-        present - (now.wall.as_millisecond() - wall.as_millisecond())
-    };
-    let at = |age: u64| {
-        let age = Millis::try_from(age).unwrap_or(Millis::MAX / 4);
-        (base - age).min(present)
-    };
+    let base = timeline.local(bytes.front()?);
+    let present = timeline.present();
+    let at = |age: u64| base.saturating_sub(Millis::try_from(age).unwrap_or(Millis::MAX / 4));
 
     let mut ledger = Ledger::new();
     ledger.last_grant = bytes.number()?;
@@ -102,7 +89,7 @@ pub(super) fn decode(stored: &[u8], now: Moment) -> Result<Ledger, RecordError> 
             let paid = bytes.paid()?;
             entries.push(Entry { at, paid });
         }
-        let account = Account::restored(entries, times[0], times[1], millis_up(now.uptime));
+        let account = Account::restored(entries, times[0], times[1], present);
         ledger.accounts.insert(relay, account);
     }
     for _ in 0..bytes.length()? {
@@ -146,6 +133,22 @@ impl Writer {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
+    /// The version, and the moment from which ages are counted back.
+    fn front(&mut self) -> Result<Moment, RecordError> {
+        let version = self.number()?;
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let boot = self.number()?;
+        // A duration of more milliseconds than that is no uptime.
+        let uptime = Duration::from_millis(self.number()?.min(u64::MAX >> 16));
+        let wall = i64::try_from(self.number()?)
+            .ok()
+            .and_then(|it| Timestamp::from_millisecond(it).ok())
+            .ok_or(RecordError::Damaged)?;
+        Ok(Moment { uptime, wall, boot })
+    }
+
     fn number(&mut self) -> Result<u64, RecordError> {
         let mut number: u64 = 0;
         for shift in (0..64).step_by(7) {

@@ -11,10 +11,10 @@ use crate::clock::Moment;
 use crate::mail::QueueId;
 use crate::spool::{FlowKey, FlowSummary, Waiting};
 
-use super::account::millis_down;
 use super::fair::Fair;
 use super::flow::{Flow, HEADS, HOUR, Head};
 use super::history::{Load, Millis};
+use super::timeline::millis_down;
 
 /// So many retries of a relay are kept; the rest stays in the spool, in order of time.
 const MOST_RETRIES: usize = 4096;

@@ -17,4 +17,5 @@ mod accepting;
 mod crowding;
 mod layers;
 mod permission;
+mod release;
 mod tools;

@@ -23,7 +23,7 @@ const COLUMNS: usize = 80;
 pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let checked = config::inspect(path);
     let text = match json {
-        true => pretty(&check_json(path, &checked)),
+        true => one_line(&check_json(path, &checked)),
         false => check_text(path, &checked),
     };
     print(&text)?;
@@ -38,7 +38,7 @@ pub fn show(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let checked = config::inspect(path);
     let (text, code) = match (&checked, json) {
         (Ok(checked), true) => (
-            pretty(&show_json(&checked.config.sections())),
+            one_line(&show_json(&checked.config.sections())),
             ExitCode::SUCCESS,
         ),
         (Ok(checked), false) => (
@@ -46,7 +46,7 @@ pub fn show(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS,
         ),
         (Err(_), true) => (
-            pretty(&check_json(path, &checked)),
+            one_line(&check_json(path, &checked)),
             ExitCode::from(EXIT_CONFIG),
         ),
         (Err(_), false) => (check_text(path, &checked), ExitCode::from(EXIT_CONFIG)),
@@ -222,8 +222,8 @@ fn facts_json(facts: &[Fact]) -> Map<String, Json> {
     map
 }
 
-fn pretty(value: &Json) -> String {
-    format!("{value:#}\n")
+fn one_line(value: &Json) -> String {
+    format!("{value}\n")
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ use anyhow::Context;
 
 use crate::config::{self, Checked, ConfigError};
 
+/// What a missing users.toml begins with: the daemon wants the file to be there.
+const NEW_USERS: &str = "# Who sends through which relay; see: penstock user add --help\n";
+
 /// Both files as they are and as they would be.
 #[derive(Debug)]
 pub struct Draft {
@@ -45,7 +48,10 @@ impl Draft {
     /// Reads both files; a missing users.toml would be created.
     pub fn open(config: &Path) -> anyhow::Result<Self> {
         let main = Text::open(config)?;
-        let users = Text::open(&config::users_path(config, &main.before))?;
+        let mut users = Text::open(&config::users_path(config, &main.before))?;
+        if users.found.is_none() {
+            users.after = NEW_USERS.to_owned();
+        }
         Ok(Self {
             config: config.to_owned(),
             main,

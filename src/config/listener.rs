@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::file::Table;
-use super::{BareLf, Listener, ListenerAuth, ListenerTls};
+use super::{BareLf, Host, Listener, ListenerAuth, ListenerTls, Server};
 use crate::mail::Mailbox;
 
 /// Where clients connect if nothing is written: any local application, without a login.
@@ -20,6 +20,20 @@ impl Listener {
     /// Whether only this machine can connect.
     pub fn is_loopback(&self) -> bool {
         self.address.ip().to_canonical().is_loopback()
+    }
+
+    /// Whether a relay's server is this very listener.
+    pub(super) fn is_server(&self, server: &Server) -> bool {
+        let own = self.address.ip().to_canonical();
+        let same = match &server.host {
+            Host::Address(address) => {
+                *address == own || (own.is_unspecified() && address.is_loopback())
+            }
+            Host::Mx(name) | Host::Name(name) => {
+                name.ascii() == "localhost" && (own.is_loopback() || own.is_unspecified())
+            }
+        };
+        same && self.address.port() == server.port
     }
 }
 

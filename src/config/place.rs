@@ -146,9 +146,17 @@ impl Place {
 
 /// Reads a text file, and what is known of exactly the file that was read.
 pub(super) fn read(path: &Path) -> std::io::Result<(String, Metadata)> {
+    // Opening a pipe would wait for somebody to write.
+    if !fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
     let file = File::open(path)?;
     is_file(&file)?;
     let found = file.metadata()?;
+    // Half of a configuration must not be taken for a whole one.
+    if found.len() > FILE_MAXIMUM {
+        return Err(std::io::Error::other("it is larger than 64 MiB"));
+    }
     let mut text = String::new();
     file.take(FILE_MAXIMUM).read_to_string(&mut text)?;
     Ok((text, found))

@@ -14,8 +14,8 @@ use super::problem::{ConfigError, Problem, nearest, quoted};
 use super::relay::read_relay;
 use super::user::read_users;
 use super::{
-    Config, HintAction, Hints, Http, HttpAddress, ListenerTls, MessageLimits, MinFree, Relay,
-    Retry, SpoolConfig, Timeouts, TlsFiles,
+    Config, HintAction, Hints, Http, HttpAddress, ListenerAuth, ListenerTls, MessageLimits,
+    MinFree, Relay, Retry, SpoolConfig, Timeouts, TlsFiles,
 };
 use crate::mail::{Domain, Mailbox};
 
@@ -71,7 +71,7 @@ pub(super) fn read_texts(
 ) -> Result<Checked, ConfigError> {
     let main = Source::new(Path::new("penstock.toml"), main);
     let tree = main.parse()?;
-    let (read, _) = read_main(Table::root(&main, &tree), place, not_built);
+    let read = read_main(Table::root(&main, &tree), place, not_built);
     let users = Source::new(Path::new("users.toml"), users);
     read_directory(read, main, users, not_built)
 }
@@ -117,9 +117,9 @@ fn read_files(
     };
     let main = Source::new(path, &text);
     let tree = main.parse()?;
-    let (read, users_path) = read_main(Table::root(&main, &tree), &place, NOT_BUILT);
+    let read = read_main(Table::root(&main, &tree), &place, NOT_BUILT);
     check_exposed(&main, &text, path, found.as_ref());
-    let users_path = place.resolve(&users_path);
+    let users_path = place.resolve(&read.users);
     match read_or_take(&users_path, texts) {
         Ok((text, found)) => {
             let users = Source::new(&users_path, &text);
@@ -190,8 +190,18 @@ fn cannot_read(path: &Path, error: &std::io::Error, directory: bool) -> ConfigEr
 
 pub(super) type NotBuilt = &'static [(&'static str, Option<&'static str>)];
 
-/// Everything but the users, and the path to those.
-fn read_main(root: Table, place: &Place, not_built: NotBuilt) -> (Config, String) {
+/// What stands in the main file.
+struct Main {
+    /// Everything but the users.
+    config: Config,
+    /// The path of those, as it is written.
+    users: String,
+    /// Every relay that is written, right or wrong: a user who names a wrong one makes
+    /// no mistake of his own.
+    relay_names: Vec<String>,
+}
+
+fn read_main(root: Table, place: &Place, not_built: NotBuilt) -> Main {
     let known = Known {
         keys: MAIN_KEYS,
         not_built,
@@ -221,17 +231,25 @@ fn read_main(root: Table, place: &Place, not_built: NotBuilt) -> (Config, String
         users: Vec::new(),
     };
     check_whole(root, &config);
-    let users = root.text("users").unwrap_or(USERS).to_owned();
-    (config, users)
+    let names = root.table("relays", |relays| {
+        let names = relays.keys().into_iter().map(str::to_owned);
+        names.collect()
+    });
+    Main {
+        config,
+        users: root.text("users").unwrap_or(USERS).to_owned(),
+        relay_names: names.unwrap_or_default(),
+    }
 }
 
 /// The users, and the verdict on everything.
 fn read_directory(
-    mut config: Config,
+    read: Main,
     main: Source,
     users: Source,
     not_built: NotBuilt,
 ) -> Result<Checked, ConfigError> {
+    let mut config = read.config;
     {
         let tree = users.parse()?;
         let root = Table::root(&users, &tree);
@@ -240,7 +258,22 @@ fn read_directory(
             not_built,
         };
         known.check(root);
-        config.users = read_users(root, &config.relays, config.default_relay.as_deref());
+        config.users = read_users(root, &read.relay_names, config.default_relay.as_deref());
+    }
+    for listener in &config.listen {
+        let only_by_login = listener.auth == ListenerAuth::Required
+            || (!listener.is_loopback() && listener.allow_from.is_empty());
+        if only_by_login && config.users.iter().all(|it| it.password_hash.is_none()) {
+            main.warn(
+                None,
+                "listen",
+                &format!(
+                    "{} takes mail by login only, and no user has a password-hash",
+                    listener.address
+                ),
+                "run: penstock user set ADDRESS --password",
+            );
+        }
     }
     if config.relays.is_empty() {
         main.warn(
@@ -529,6 +562,24 @@ fn check_whole(root: Table, config: &Config) {
             "a listener offers TLS without a certificate: a self-signed one is made",
             "write [tls] with certificate and key, or have clients trust the self-signed one",
         );
+    }
+    for relay in config.relays.values() {
+        let to_itself = relay
+            .servers
+            .iter()
+            .find(|server| config.listen.iter().any(|it| it.is_server(server)));
+        if let Some(server) = to_itself {
+            let key = format!("relays.{}.server", relay.name);
+            let line = root
+                .table("relays", |table| table.line(&relay.name))
+                .flatten();
+            root.source.wrong(
+                line,
+                &key,
+                &format!("{server} is a [[listen]] of this file: mail would go in circles"),
+                "write the server that shall get the mail",
+            );
+        }
     }
     if root.text("users") == Some("") {
         root.wrong("users", "names no file", "write users = \"users.toml\"");

@@ -667,6 +667,11 @@ fn surprises_are_warnings() {
         0
     );
     assert!(warnings("")[0].contains("every message is refused"));
+    let found = warnings("[[listen]]\naddress = \"[::1]:587\"\nauth = \"required\"\n");
+    assert!(
+        found[0].contains("no user has a password-hash"),
+        "{found:#?}"
+    );
     let found = warnings(
         "[relays.own]\nserver = \"a.example\"\nusername = \"u\"\npassword-credential = \"own\"\n",
     );
@@ -705,10 +710,44 @@ fn the_status_page_stays_on_this_machine_once_it_is_built() {
 }
 
 #[test]
+fn a_relay_is_never_penstock_itself() {
+    let circle = |listen: &str, server: &str| {
+        let main = format!(
+            "[[listen]]\naddress = \"{listen}\"\nallow-from = [\"10.0.0.0/8\"]\n[relays.own]\nserver = \"{server}\"\n"
+        );
+        problems(&main, "").len() == 1
+    };
+    assert!(circle("127.0.0.1:2525", "127.0.0.1:2525"));
+    assert!(circle("0.0.0.0:2525", "[127.0.0.1]:2525"));
+    assert!(circle("[::]:2525", "localhost:2525"));
+    assert!(circle("[::ffff:127.0.0.1]:2525", "[127.0.0.1]:2525"));
+    assert!(!circle("127.0.0.1:2525", "127.0.0.1:2526"));
+    assert!(!circle("127.0.0.1:2525", "127.0.0.2:2525"));
+    assert!(!circle("0.0.0.0:25", "192.0.2.1"));
+}
+
+#[test]
 fn hosts_keep_their_notation() {
     let relay =
         relay("server = \"a.example\"\nfallback = [\"[b.example]\", \"192.0.2.1\"]").unwrap();
     assert!(matches!(relay.servers[0].host, Host::Mx(_)));
     assert!(matches!(relay.servers[1].host, Host::Name(_)));
     assert!(matches!(relay.servers[2].host, Host::Address(_)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(
+        place in 0..WHOLE.len(),
+        length in 0..40_usize,
+        junk in "\\PC{0,12}|[\\[\\]={}\",.#\n a-z0-9]{0,24}",
+    ) {
+        let mut text = WHOLE.to_owned();
+        let end = (place + length).min(text.len());
+        text.replace_range(place..end, &junk);
+        if let Err(error) = Config::parse(&text, USERS) {
+            proptest::prop_assert!(!error.problems.is_empty());
+        }
+        Config::parse(WHOLE, &text).ok();
+    }
 }

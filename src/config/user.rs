@@ -1,12 +1,12 @@
 //! `users.toml`: who sends through which relay.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use argon2::password_hash::phc::PasswordHash;
 
 use super::file::Table;
 use super::problem::{nearest, quoted};
-use super::{Relay, Secret, User, UserAddress};
+use super::{Secret, User, UserAddress};
 use crate::mail::{Domain, Mailbox};
 
 /// A hash that takes more memory than this to check is a way to stop the daemon.
@@ -22,11 +22,7 @@ struct Seen {
 }
 
 /// The directory, in the order of the file.
-pub(super) fn read_users(
-    root: Table,
-    relays: &BTreeMap<String, Relay>,
-    default_relay: Option<&str>,
-) -> Vec<User> {
+pub(super) fn read_users(root: Table, relays: &[String], default_relay: Option<&str>) -> Vec<User> {
     let mut seen = Seen::default();
     root.tables("user", |table| {
         let user = read_user(table, relays, default_relay)?;
@@ -35,11 +31,7 @@ pub(super) fn read_users(
     })
 }
 
-fn read_user(
-    table: Table,
-    relays: &BTreeMap<String, Relay>,
-    default_relay: Option<&str>,
-) -> Option<User> {
+fn read_user(table: Table, relays: &[String], default_relay: Option<&str>) -> Option<User> {
     if !table.has("address") {
         table.wrong(
             "address",
@@ -94,8 +86,8 @@ fn read_user(
         );
     }
     match &user.relay {
-        Some(relay) if !relays.contains_key(relay) => {
-            let names = relays.keys().map(String::as_str);
+        Some(relay) if !relays.contains(relay) => {
+            let names = relays.iter().map(String::as_str);
             table.wrong(
                 "relay",
                 &format!("there is no relay {}", quoted(relay)),

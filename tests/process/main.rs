@@ -17,6 +17,7 @@ mod ledger;
 mod relay;
 
 mod cli;
+mod configuring;
 mod kill;
 mod service;
 mod systemd;

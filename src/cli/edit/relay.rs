@@ -212,8 +212,8 @@ impl RelaySettings {
         }
         if let Some(name) = written(relay, "password-credential") {
             bail!(
-                "the password is the credential {name} of the service: change it there, \
-                 or give --unset password-credential, too"
+                "the password is the credential {name} of the service: change it there and \
+                 restart the service, or give --unset password-credential, too"
             );
         }
         text::put(relay, "password", password.into());

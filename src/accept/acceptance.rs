@@ -16,7 +16,8 @@ use crate::spool::Content;
 
 use super::connection::Connection;
 use super::incoming::{Arrived, cannot_store};
-use super::session::{Transaction, no_room};
+use super::session::no_room;
+use super::transaction::Transaction;
 use super::{Candidate, Verdict, count};
 
 /// What a content check may take.

@@ -168,6 +168,9 @@ impl Connection {
             let line = self.next_line().await?;
             self.refresh().await?;
             let mut effect = self.session.step(Event::Line(line));
+            if let Effect::Reply(reply) | Effect::Close(reply) = &effect {
+                self.log_refused_command(reply);
+            }
             while let Some(event) = self.carry_out(effect).await? {
                 effect = self.session.step(event);
             }
@@ -214,6 +217,19 @@ impl Connection {
                 self.wire.say(&reply);
                 Ok(None)
             }
+        }
+    }
+
+    /// What an administrator looks for when an application "cannot send": a transaction
+    /// that may not begin. Mistakes in commands are for whoever debugs the application.
+    fn log_refused_command(&self, reply: &Reply) {
+        let client = self.client;
+        match reply.code {
+            452 | 530 | 538 | 550 | 552 if self.session.transaction().is_none() => {
+                info!(%client, code = reply.code, reply = reply.text(), "refused");
+            }
+            400.. => debug!(%client, code = reply.code, reply = reply.text(), "refused"),
+            _ => {}
         }
     }
 

@@ -18,6 +18,11 @@ use super::guard::Trust;
 /// Within a transaction, a client is sent away only after it was silent for this long.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// Descriptors for everything that is no client: the spool's files, relays, sockets.
+const DESCRIPTORS_OF_OTHERS: usize = 256;
+/// With fewer descriptors than this leaves, the daemon cannot work anyway.
+const TOTAL_MINIMUM: usize = 64;
+
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrowdLimits {
@@ -35,6 +40,28 @@ impl Default for CrowdLimits {
             total: 2_000,
             per_friend: 1_500,
             per_stranger: 100,
+        }
+    }
+}
+
+impl CrowdLimits {
+    /// No more than leaves the spool, the relays and the control socket the descriptors
+    /// that they need: clients must not be able to stop what goes out.
+    pub fn within_descriptors(self) -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        self.within(limit.map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX)))
+    }
+
+    fn within(self, descriptors: usize) -> Self {
+        let total = self
+            .total
+            .min(descriptors.saturating_sub(DESCRIPTORS_OF_OTHERS))
+            .max(TOTAL_MINIMUM);
+        Self {
+            total,
+            // One client alone never takes every place.
+            per_friend: self.per_friend.min(total - total / 8),
+            per_stranger: self.per_stranger.min(total - total / 8),
         }
     }
 }
@@ -302,6 +329,18 @@ mod tests {
         assert!(!was_sent_away(&other).await);
         third.active(Busy::Working);
         assert_eq!(crowd.len(), 3);
+    }
+
+    #[test]
+    fn clients_never_take_the_descriptors_that_delivery_needs() {
+        let usual = CrowdLimits::default();
+        assert_eq!(usual.within(65_536), usual);
+        let few = usual.within(1_024);
+        assert_eq!(
+            (few.total, few.per_friend, few.per_stranger),
+            (768, 672, 100)
+        );
+        assert_eq!(usual.within(10).total, TOTAL_MINIMUM);
     }
 
     #[test]

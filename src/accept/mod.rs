@@ -21,6 +21,7 @@ pub mod sasl;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
+mod transaction;
 mod wire;
 
 use std::io;
@@ -148,6 +149,7 @@ impl Shared {
         limits: CrowdLimits,
         patience: Duration,
     ) -> Arc<Self> {
+        let limits = limits.within_descriptors();
         Arc::new(Self {
             live,
             spool,

@@ -4,9 +4,6 @@
 //! disk, and is tested without them. The connection reads lines, carries effects out and
 //! reports back what came of them.
 
-use std::collections::HashSet;
-
-use crate::mail::ForwardPath;
 use crate::smtp::{
     AUTH_LINE_MAXIMUM, COMMAND_LINE_MAXIMUM, Command, CommandError, Line, MailCommand,
     RecipientCommand, Reply,
@@ -14,6 +11,7 @@ use crate::smtp::{
 
 use super::guard::Trust;
 use super::sasl::{self, Login};
+use super::transaction::{Added, Announced, Transaction};
 
 /// Commands that made no sense, until the connection ends; an accepted message forgives.
 const ERRORS_MAXIMUM: u32 = 20;
@@ -111,26 +109,6 @@ pub struct Greeting {
     pub extended: bool,
 }
 
-/// A message on its way in.
-#[derive(Debug)]
-pub struct Transaction {
-    /// The command MAIL.
-    pub mail: MailCommand,
-    /// The commands RCPT, each recipient once.
-    pub recipients: Vec<RecipientCommand>,
-    seen: HashSet<ForwardPath>,
-    chunks: Chunks,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunks {
-    None,
-    /// So many octets came by BDAT.
-    Some(u64),
-    /// One of them was refused: so are all until RSET (RFC 3030 section 2).
-    Broken,
-}
-
 /// An AUTH exchange that waits for the client's next line.
 #[derive(Debug)]
 enum Exchange {
@@ -207,7 +185,7 @@ impl Session {
     pub fn is_between_chunks(&self) -> bool {
         self.transaction
             .as_ref()
-            .is_some_and(|it| matches!(it.chunks, Chunks::Some(_)))
+            .is_some_and(Transaction::is_between_chunks)
     }
 
     /// How the client greeted.
@@ -268,7 +246,7 @@ impl Session {
             )),
             Event::ChunkTaken(Err(reply)) => {
                 if let Some(transaction) = &mut self.transaction {
-                    transaction.chunks = Chunks::Broken;
+                    transaction.break_off();
                 }
                 Effect::Reply(reply)
             }
@@ -385,12 +363,7 @@ impl Session {
         }
         self.messages += 1;
         let reply = Reply::enhanced(250, 1, 0, "sender ok");
-        self.transaction = Some(Transaction {
-            mail,
-            recipients: Vec::new(),
-            seen: HashSet::new(),
-            chunks: Chunks::None,
-        });
+        self.transaction = Some(Transaction::new(mail));
         Effect::Reply(reply)
     }
 
@@ -399,29 +372,19 @@ impl Session {
         let Some(transaction) = &mut self.transaction else {
             return self.error(bad_sequence("MAIL first"));
         };
-        if transaction.chunks != Chunks::None {
-            return self.error(bad_sequence("the content is on its way"));
+        match transaction.add(recipient, limit) {
+            Added::New => Effect::Reply(Reply::enhanced(250, 1, 5, "recipient ok")),
+            Added::Again => self.idle(|_| Reply::enhanced(250, 1, 5, "recipient ok, again")),
+            Added::NeedsSmtpUtf8 => self.idle(|_| CommandError::NeedsSmtpUtf8.reply()),
+            Added::TooMany => Effect::Reply(Reply::enhanced(452, 5, 3, "too many recipients")),
+            Added::TooLate => self.error(bad_sequence("the content is on its way")),
         }
-        if !recipient.forward_path.is_ascii() && !transaction.mail.smtputf8 {
-            return self.idle(|_| CommandError::NeedsSmtpUtf8.reply());
-        }
-        let again = transaction.seen.contains(&recipient.forward_path);
-        // Named twice, it gets the message once.
-        if again {
-            return self.idle(|_| Reply::enhanced(250, 1, 5, "recipient ok, again"));
-        }
-        if transaction.recipients.len() >= limit {
-            return Effect::Reply(Reply::enhanced(452, 5, 3, "too many recipients"));
-        }
-        transaction.seen.insert(recipient.forward_path.clone());
-        transaction.recipients.push(recipient);
-        Effect::Reply(Reply::enhanced(250, 1, 5, "recipient ok"))
     }
 
     fn data(&mut self) -> Effect {
         match &self.transaction {
             None => self.error(bad_sequence("MAIL first")),
-            Some(it) if it.chunks != Chunks::None => self.error(bad_sequence(
+            Some(it) if it.has_chunks() => self.error(bad_sequence(
                 "the content comes by BDAT; it cannot change to DATA",
             )),
             Some(it) if it.recipients.is_empty() => self.error(bad_sequence("RCPT first")),
@@ -434,26 +397,11 @@ impl Session {
         let refusal = match &mut self.transaction {
             None => bad_sequence("MAIL first"),
             Some(it) if it.recipients.is_empty() => bad_sequence("RCPT first"),
-            Some(Transaction {
-                chunks: Chunks::Broken,
-                ..
-            }) => bad_sequence("an earlier chunk was refused; RSET first"),
-            Some(it) => {
-                let so_far = match it.chunks {
-                    Chunks::Some(octets) => octets,
-                    Chunks::None | Chunks::Broken => 0,
-                };
-                match so_far.checked_add(size).filter(|it| *it <= limit) {
-                    Some(octets) => {
-                        it.chunks = Chunks::Some(octets);
-                        return Effect::ReceiveChunk { size, last };
-                    }
-                    None => {
-                        it.chunks = Chunks::Broken;
-                        too_large(limit)
-                    }
-                }
-            }
+            Some(it) => match it.announce(size, limit) {
+                Announced::Taken => return Effect::ReceiveChunk { size, last },
+                Announced::TooLarge => too_large(limit),
+                Announced::BrokenOff => bad_sequence("an earlier chunk was refused; RSET first"),
+            },
         };
         if size > limit.saturating_mul(2).min(SKIPPED_MAXIMUM) {
             return Effect::Close(refusal);

@@ -13,7 +13,7 @@ use crate::smtp::Reply;
 /// What is read at once while commands are awaited: an idle client costs no more.
 pub const COMMAND_READ: usize = 2 * 1024;
 /// What is read at once while content comes.
-pub const CONTENT_READ: usize = 32 * 1024;
+pub const CONTENT_READ: usize = 16 * 1024;
 
 /// A connection with its buffers.
 pub struct Wire {

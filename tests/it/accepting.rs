@@ -1,9 +1,9 @@
 //! A client finds plain SMTP: what it sends is stored as it is, or refused in plain words.
 
 use penstock::accept::Verdict;
-use penstock::mail::{Body, Hold, HoldReason, QueueId, ReversePath, Rule, State};
+use penstock::mail::{Body, Hold, HoldReason, Notify, QueueId, Ret, ReversePath, Rule, State};
 
-use crate::client::{message, stuff};
+use crate::client::{Client, message, stuff};
 use crate::intake::{Intake, Wanted, plain, with};
 
 #[tokio::test]
@@ -208,4 +208,58 @@ async fn a_content_check_holds_or_refuses_before_the_250() {
         .submit("a@b.c", &["a@b.c"], &mail)
         .await;
     assert_eq!(answer.expect_code(550).text(), "5.7.1 no\\u{a}subject");
+}
+
+#[tokio::test]
+async fn what_the_client_wants_to_be_told_is_kept() {
+    let intake = Intake::start(plain()).await;
+    let mut client = intake.client().await;
+    for command in [
+        "MAIL FROM:<jürgen@example.nl> SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=QQ+2B1",
+        "RCPT TO:<δοκιμή@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+2By@example.net",
+        "RCPT TO:<b@example.net> NOTIFY=NEVER",
+    ] {
+        client.command(command).await.expect_code(250);
+    }
+    client.command("DATA").await.expect_code(354);
+    client.send("Subject: ü\r\n\r\nx\r\n.\r\n".as_bytes()).await;
+    client.reply().await.expect_code(250);
+    let envelope = intake.envelopes().remove(0);
+    assert_eq!(envelope.from.to_string(), "jürgen@example.nl");
+    assert!(envelope.smtputf8);
+    assert_eq!(envelope.body, Body::EightBitMime);
+    assert_eq!(envelope.ret, Some(Ret::Headers));
+    assert_eq!(envelope.envid.as_deref(), Some("QQ+1"));
+    let first = &envelope.recipients[0];
+    assert_eq!(
+        first.notify,
+        Notify::On {
+            success: true,
+            failure: false,
+            delay: true
+        }
+    );
+    assert_eq!(first.orcpt.as_deref(), Some("rfc822;x+y@example.net"));
+    assert_eq!(envelope.recipients[1].notify, Notify::Never);
+    assert!(intake.only_content().await.contains(" with UTF8SMTP id "));
+}
+
+#[tokio::test]
+async fn a_sloppy_old_client_is_understood() {
+    let intake = Intake::start(plain()).await;
+    let mut client = Client::dial(intake.address).await.unwrap();
+    client.reply().await.expect_code(220);
+    for (command, code) in [
+        ("helo", 250),
+        ("mail from: erp@example.nl", 250),
+        ("rcpt to: a@example.net  ", 250),
+        ("RCPT TO:postmaster", 250),
+        ("data", 354),
+    ] {
+        client.command(command).await.expect_code(code);
+    }
+    client.send(b"just text\r\n.\r\n").await;
+    client.reply().await.expect_code(250);
+    let content = intake.only_content().await;
+    assert!(content.contains(" with SMTP id ") && content.ends_with(">\r\n\r\njust text\r\n"));
 }

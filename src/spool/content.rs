@@ -91,6 +91,26 @@ pub(super) struct LargeFile {
 }
 
 impl LargeFile {
+    fn create(store: Arc<Store>) -> Result<Self, SpoolError> {
+        let (name, file) = store.create_large()?;
+        Ok(Self {
+            store,
+            name,
+            file: Arc::new(file),
+            length: 0,
+            checksum: 0,
+            kept: false,
+        })
+    }
+
+    fn append(mut self, octets: &[u8]) -> Result<Self, SpoolError> {
+        self.store
+            .write_large(&self.file, &self.name, octets, self.length)?;
+        self.length += octets.len() as u64;
+        self.checksum = crc32c::crc32c_append(self.checksum, octets);
+        Ok(self)
+    }
+
     /// From now on a record names it.
     pub(super) fn keep(mut self) {
         self.kept = true;
@@ -181,26 +201,11 @@ impl ContentWriter {
         self.held.release();
         let (store, file) = (self.store.clone(), self.file.take());
         let written = self.runtime.spawn_blocking(move || {
-            let mut file = match file {
+            let file = match file {
                 Some(file) => file,
-                None => {
-                    let (name, file) = store.create_large()?;
-                    LargeFile {
-                        store: store.clone(),
-                        name,
-                        file: Arc::new(file),
-                        length: 0,
-                        checksum: 0,
-                        kept: false,
-                    }
-                }
+                None => LargeFile::create(store)?,
             };
-            file.file
-                .write_all_at(&octets, file.length)
-                .map_err(|it| SpoolError::io("write", &store.large_path(&file.name), it))?;
-            file.length += octets.len() as u64;
-            file.checksum = crc32c::crc32c_append(file.checksum, &octets);
-            Ok(file)
+            file.append(&octets)
         });
         self.file = Some(written.await.map_err(|_| SpoolError::Closed)??);
         Ok(())
@@ -257,6 +262,77 @@ impl Content {
                     .map_err(|it| SpoolError::io("read", &file.store.large_path(&file.name), it))?;
                 Ok(octets)
             }
+        }
+    }
+}
+
+/// A content where it will stay: in memory for the record, or in a synced file.
+#[derive(Debug)]
+pub(super) struct ContentAtRest(Kind);
+
+impl Content {
+    /// As it is, if it may follow its record; a large one has to become a synced file.
+    pub(super) fn at_rest(self, large_bytes: u64) -> Result<ContentAtRest, Self> {
+        match self.0 {
+            Kind::Memory(_) if self.len() <= large_bytes => Ok(ContentAtRest(self.0)),
+            Kind::Memory(_) | Kind::File(_) => Err(self),
+        }
+    }
+
+    /// Makes it a synced file. Blocks.
+    pub(super) fn into_file(self, store: Arc<Store>) -> Result<ContentAtRest, SpoolError> {
+        let file = match self.0 {
+            Kind::File(file) => file,
+            Kind::Memory(held) => LargeFile::create(store)?.append(&held.octets)?,
+        };
+        file.sync()?;
+        Ok(ContentAtRest(Kind::File(file)))
+    }
+}
+
+impl ContentAtRest {
+    /// The name of its file.
+    pub(super) fn file_name(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Memory(_) => None,
+            Kind::File(file) => Some(file.name.clone()),
+        }
+    }
+
+    /// The octets that follow its record.
+    pub(super) fn inline(&self) -> &[u8] {
+        match &self.0 {
+            Kind::Memory(held) => &held.octets,
+            Kind::File(_) => &[],
+        }
+    }
+
+    /// How many octets follow its record.
+    pub(super) fn inline_bytes(&self) -> u64 {
+        self.inline().len() as u64
+    }
+
+    /// Octets of it.
+    pub(super) fn length(&self) -> u64 {
+        match &self.0 {
+            Kind::Memory(held) => held.octets.len() as u64,
+            Kind::File(file) => file.length,
+        }
+    }
+
+    /// CRC-32C of it.
+    pub(super) fn checksum(&self) -> u32 {
+        match &self.0 {
+            Kind::Memory(held) => crc32c::crc32c(&held.octets),
+            Kind::File(file) => file.checksum,
+        }
+    }
+
+    /// Its file.
+    pub(super) fn into_large(self) -> Option<LargeFile> {
+        match self.0 {
+            Kind::Memory(_) => None,
+            Kind::File(file) => Some(file),
         }
     }
 }

@@ -63,7 +63,9 @@ pub struct Room {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Write,
+    WriteLarge,
     Sync,
+    SyncLarge,
     Create,
     Truncate,
     Remove,
@@ -163,20 +165,11 @@ impl Store {
         File::open(&path).map_err(|it| SpoolError::io("open", &path, it))
     }
 
-    /// Removes a segment. Nothing depends on when the removal becomes durable: a segment
-    /// that comes back holds only what later segments say again or bury.
+    /// Removes a segment, durably: one that came back after its successor had gone would
+    /// bring back what the successor buried.
     pub fn remove_segment(&self, name: SegmentName) -> Result<(), SpoolError> {
-        self.remove(&self.segment_path(name))
-    }
-
-    /// Cuts a segment at its last good frame, durably.
-    pub fn truncate_segment(&self, name: SegmentName, length: u64) -> Result<(), SpoolError> {
-        let path = self.segment_path(name);
-        let io = |it| SpoolError::io("truncate", &path, it);
-        self.fault(Step::Truncate).map_err(io)?;
-        let file = OpenOptions::new().write(true).open(&path).map_err(io)?;
-        file.set_len(length).map_err(io)?;
-        self.sync(&file, &path)
+        self.remove(&self.segment_path(name))?;
+        self.sync_names(LOG)
     }
 
     /// Writes at a place of a segment; durable after [`sync`](Self::sync).
@@ -224,13 +217,26 @@ impl Store {
         Ok((name, file))
     }
 
+    /// Writes at a place of a large content.
+    pub fn write_large(
+        &self,
+        file: &File,
+        name: &str,
+        octets: &[u8],
+        offset: u64,
+    ) -> Result<(), SpoolError> {
+        self.fault(Step::WriteLarge)
+            .and_then(|()| file.write_all_at(octets, offset))
+            .map_err(|it| SpoolError::io("write", &self.large_path(name), it))
+    }
+
     /// Makes one large content durable, its name included.
     ///
     /// A failure here concerns this message alone, which was promised to nobody yet:
     /// it is an ordinary error.
     pub fn sync_large(&self, name: &str, file: &File) -> Result<(), SpoolError> {
         let path = self.large_path(name);
-        self.fault(Step::Sync)
+        self.fault(Step::SyncLarge)
             .and_then(|()| file.sync_all())
             .and_then(|()| File::open(self.root.join(LARGE))?.sync_all())
             .map_err(|it| SpoolError::io("sync", &path, it))

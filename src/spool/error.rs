@@ -57,6 +57,12 @@ pub enum SpoolError {
         /// `content` or `envelope`.
         what: &'static str,
     },
+    /// The envelope would not read back as it was written: it is refused, not lost later.
+    #[error("{id}: the envelope does not read back as it was written")]
+    Unwritable {
+        /// Whose.
+        id: QueueId,
+    },
     /// A record that this version must not ignore was written by a newer one.
     #[error("{} was written by a newer version (record version {version})", path.display())]
     Newer {

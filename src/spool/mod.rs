@@ -20,27 +20,50 @@
 //! The spool knows neither half: who accepts and who delivers are its callers. It does
 //! not decide what an outcome means; it keeps what it is told.
 
-#![allow(dead_code, reason = "the log that uses the rest follows")]
-
 mod change;
+mod compact;
 mod content;
 mod durable;
+mod engine;
 mod error;
+mod frame;
+mod head;
+mod history;
+mod index;
+mod known;
+mod library;
+mod offline;
 mod query;
+mod rebuild;
+mod record;
+mod recover;
+mod scan;
+mod signature;
+mod stage;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::mail::{Envelope, QueueId, State};
+use crate::mail::{Envelope, QueueId};
+
+use engine::{Engine, Parts, Urgency, Write};
+use index::{Index, Wanted};
+use rebuild::{Afterwards, LAST_RECORD, index_error};
+use record::{FinalDot, Kind, Note, Record};
 
 pub use change::{Change, Lease, Leased, LedgerEvent, Recovered, Released, Settled};
 pub use content::{Content, ContentReader, ContentWriter};
 pub use error::SpoolError;
+pub use offline::Offline;
 pub use query::{
     Filter, Finished, Lookup, Page, Rebuilding, RelayCounts, SpoolStatus, StateFilter,
 };
@@ -88,45 +111,40 @@ pub enum Reserve {
 
 /// Accepted mail on the disk; cloned freely.
 #[derive(Clone)]
-pub struct Spool(Arc<Inner>);
-
-struct Inner {
-    store: Arc<durable::Store>,
-    _lock: durable::Lock,
-    buffers: Arc<content::Buffers>,
-    options: SpoolOptions,
-    runtime: tokio::runtime::Handle,
-    clock: Clock,
-    last_id: Mutex<QueueId>,
-    memory: Mutex<Memory>,
-}
-
-#[derive(Default)]
-struct Memory {
-    messages: BTreeMap<QueueId, (Envelope, Vec<u8>)>,
-    flows: HashMap<FlowKey, (String, Vec<Timestamp>)>,
-    history: Vec<Finished>,
-}
+pub struct Spool(Arc<Engine>);
 
 impl Spool {
-    /// Opens the spool, or makes one. Blocks; needs a tokio runtime around it.
+    /// Opens the spool, or makes one.
+    ///
+    /// Blocks, for less than a second whatever waits: mail can be accepted at once.
+    /// When the index has to be rebuilt, which takes longer, questions wait for it.
+    /// Needs a tokio runtime around it.
     pub fn open(options: SpoolOptions, clock: Clock) -> Result<(Self, Recovered), SpoolError> {
         let (store, lock) = durable::Store::open(&options.path)?;
-        let inner = Inner {
-            store: Arc::new(store),
-            _lock: lock,
-            buffers: content::Buffers::new(options.buffer_bytes),
+        let store = Arc::new(store);
+        let large = store.large_names()?;
+        let opened = recover::open(&store)?;
+        let in_doubt = opened
+            .known
+            .dotted
+            .iter()
+            .map(|(id, recipients)| (QueueId::from_number(*id), recipients.clone()))
+            .collect();
+        if opened.end.is_none() {
+            store.remove_index()?;
+        }
+        let engine = Engine::new(Parts {
             options,
-            runtime: tokio::runtime::Handle::current(),
             clock,
-            last_id: Mutex::new(QueueId::MIN),
-            memory: Mutex::default(),
-        };
-        Ok((Self(Arc::new(inner)), Recovered::default()))
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+            store,
+            lock,
+            library: opened.library,
+            head: opened.head,
+            known: opened.known,
+            damage: opened.damage,
+        });
+        engine.open_index(opened.closed, Afterwards { in_doubt, large });
+        Ok((Self(engine), opened.recovered))
     }
 
     /// Where the spool is.
@@ -136,11 +154,7 @@ impl Spool {
 
     /// The name for the next message.
     pub fn next_id(&self) -> QueueId {
-        let mut last = self
-            .0
-            .last_id
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.ids.lock().unwrap_or_else(PoisonError::into_inner);
         *last = QueueId::next(*last, self.0.clock.now());
         *last
     }
@@ -164,124 +178,167 @@ impl Spool {
 
     /// Accepts several messages: all or none.
     pub async fn commit_all(&self, messages: Vec<(Envelope, Content)>) -> Result<(), SpoolError> {
-        for (envelope, content) in messages {
-            let octets = content.peek(0, usize::MAX)?;
-            let mut memory = self.memory();
-            let flow = memory
-                .flows
-                .entry(FlowKey::of(&envelope))
-                .or_insert_with(|| (envelope.mailing.label.clone(), Vec::new()));
-            flow.1.push(envelope.accepted);
-            memory.messages.insert(envelope.id, (envelope, octets));
+        self.check_room()?;
+        let write = self.0.accepting(messages).await?;
+        self.0.write(write).await
+    }
+
+    /// Whether new mail may be accepted: the reserve of `min-free` is untouched.
+    pub fn check_room(&self) -> Result<(), SpoolError> {
+        let room = self.0.store.room()?;
+        let reserve_bytes = self.0.options.min_free.bytes(room.total_bytes);
+        if room.free_bytes < reserve_bytes {
+            return Err(SpoolError::Full {
+                free_bytes: room.free_bytes,
+                reserve_bytes,
+            });
         }
         Ok(())
     }
 
     /// Writes down what is about to leave: durable before the first MAIL of it.
     pub async fn lease(&self, lease: Lease) -> Result<(), SpoolError> {
-        drop(lease);
-        Ok(())
+        let write = Write::new(Urgency::Durable, Record::Leased(lease));
+        self.0.write(write).await
     }
 
     /// Gives back transactions that were leased and did not start.
     pub async fn unlease(&self, grants: Vec<u64>) -> Result<(), SpoolError> {
-        drop(grants);
-        Ok(())
+        let write = Write::new(Urgency::Written, Record::Returned(grants));
+        self.0.write(write).await
     }
 
     /// Writes down that the final dot is about to be sent for these recipients (their
-    /// places in the envelope). Written when this returns, durable soon after.
+    /// places in the envelope). Written when this returns, durable with the sync that
+    /// follows at once.
     pub async fn final_dot(&self, id: QueueId, recipients: Vec<usize>) -> Result<(), SpoolError> {
-        let _ = (id, recipients);
-        Ok(())
+        let dot = FinalDot { id, recipients };
+        let write = Write::new(Urgency::Written, Record::FinalDot(dot));
+        self.0.write(write).await
     }
 
-    /// Writes down how a transaction ended. Written when this returns, durable soon after.
+    /// Writes down how a transaction ended. Written when this returns, durable with the
+    /// sync that follows at once.
     pub async fn settle(&self, settled: Settled) -> Result<(), SpoolError> {
-        self.replace(settled.envelope, "penstock".into());
-        self.commit_all(settled.reports).await
+        let released = Some((settled.grant, settled.released));
+        let (frame, files) = self
+            .0
+            .presenting(
+                Kind::Settled,
+                "penstock",
+                released,
+                settled.envelope,
+                settled.reports,
+            )
+            .await?;
+        let write = Write::of(Urgency::Written, vec![frame], files);
+        self.0.write(write).await
     }
 
-    /// Changes messages; durable when this returns.
+    /// Changes messages: all or none, durable when this returns.
     pub async fn change(&self, changes: Vec<Change>) -> Result<(), SpoolError> {
+        let mut frames = Vec::new();
+        let mut files = Vec::new();
         for change in changes {
-            self.replace(change.envelope, change.by);
-            self.commit_all(change.reports).await?;
+            let (frame, more) = self
+                .0
+                .presenting(
+                    Kind::Changed,
+                    &change.by,
+                    None,
+                    change.envelope,
+                    change.reports,
+                )
+                .await?;
+            frames.push(frame);
+            files.extend(more);
         }
-        Ok(())
-    }
-
-    fn replace(&self, envelope: Envelope, by: String) {
-        let at = self.0.clock.now();
-        let mut memory = self.memory();
-        if envelope.is_finished() {
-            memory.messages.remove(&envelope.id);
-            memory.history.push(Finished { envelope, at, by });
-        } else if let Some(entry) = memory.messages.get_mut(&envelope.id) {
-            entry.0 = envelope;
-        }
+        self.0
+            .write(Write::of(Urgency::Durable, frames, files))
+            .await
     }
 
     /// Keeps a small value under a kind and a name, durably: a relay's pause, its
-    /// verification. None forgets it.
+    /// verification. None forgets it. Every note is found in [`Recovered::notes`].
     pub async fn note(
         &self,
         kind: &str,
         name: &str,
         value: Option<serde_json::Value>,
     ) -> Result<(), SpoolError> {
-        let _ = (kind, name, value);
-        Ok(())
+        let note = Note {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            value,
+        };
+        let write = Write::new(Urgency::Durable, Record::Note(note));
+        self.0.write(write).await
     }
 
-    /// Hands over the present limit ledger, to be stored with the next segment. Call it
-    /// from the task that owns the ledger, right after encoding it: every reservation
-    /// whose [`lease`](Self::lease) was called before is taken to be in it.
+    /// Hands over the present limit ledger, to be stored with the next segment and at
+    /// the close. Call it every now and then from the task that owns the ledger, right
+    /// after encoding it: every reservation whose [`lease`](Self::lease) was called
+    /// before is taken to be in it, and only later records are found in
+    /// [`Recovered::later`].
     pub fn checkpoint_ledger(&self, ledger: Vec<u8>) {
-        drop(ledger);
+        self.0.keep_ledger(ledger);
     }
 
     /// The present envelope of a message; none when it is not in the spool.
     pub async fn envelope(&self, id: QueueId) -> Result<Option<Envelope>, SpoolError> {
-        Ok(self.memory().messages.get(&id).map(|it| it.0.clone()))
+        let engine = self.0.clone();
+        self.ask(move |_| {
+            let found = engine.read_envelope(id)?;
+            if found.as_ref().is_some_and(is_fallback) {
+                engine.hold_damaged(id, LAST_RECORD);
+            }
+            Ok(found)
+        })
+        .await
     }
 
-    /// The content of a message; none when it is not in the spool.
+    /// The content of a message; none when it is not in the spool. When it is damaged
+    /// the message is held, and shown as such.
     pub async fn content(&self, id: QueueId) -> Result<Option<ContentReader>, SpoolError> {
-        let memory = self.memory();
-        let found = memory.messages.get(&id);
-        Ok(found.map(|it| ContentReader::memory(id, it.1.clone())))
+        let engine = self.0.clone();
+        let found = self
+            .ask(move |_| {
+                let mut last = None;
+                // A compaction may move what was just looked up.
+                loop {
+                    let index = engine.index().ok_or(SpoolError::Closed)?;
+                    let Some(entry) = index.entry(id).map_err(index_error)? else {
+                        return Ok(None);
+                    };
+                    match engine.library.content(id, entry.content) {
+                        Err(_) if last.as_ref() != Some(&entry) => last = Some(entry),
+                        found => return found.map(Some),
+                    }
+                }
+            })
+            .await;
+        if matches!(found, Err(SpoolError::Damaged { .. })) {
+            self.hold_damaged(id).await;
+        }
+        found
+    }
+
+    /// Holds a message whose content turned out to be damaged while it was read.
+    pub async fn hold_damaged(&self, id: QueueId) {
+        let engine = self.0.clone();
+        let held = self.ask(move |_| {
+            tracing::error!(queue_id = %id, "held: its content is damaged");
+            engine.hold_damaged(id, "its content is damaged");
+            Ok(())
+        });
+        held.await.ok();
     }
 
     /// Every flow.
     pub async fn flows(&self) -> Result<Vec<FlowSummary>, SpoolError> {
-        let memory = self.memory();
-        Ok(memory
-            .flows
-            .iter()
-            .map(|(key, (label, recent))| {
-                let mut flow = FlowSummary {
-                    key: key.clone(),
-                    label: label.clone(),
-                    ready: Amount::default(),
-                    deferred: Amount::default(),
-                    held: Amount::default(),
-                    accepted: recent.len() as u64,
-                    recent: recent[recent.len().saturating_sub(21)..].to_vec(),
-                };
-                for (envelope, _) in memory.messages.values() {
-                    if FlowKey::of(envelope) == *key {
-                        match envelope.state {
-                            State::Waiting { not_before: None } => &mut flow.ready,
-                            State::Waiting { .. } => &mut flow.deferred,
-                            State::Held(_) => &mut flow.held,
-                        }
-                        .add(amount(envelope));
-                    }
-                }
-                flow
-            })
-            .collect())
+        let now = self.0.clock.now();
+        self.ask(move |index| index.flows(now).map_err(index_error))
+            .await
     }
 
     /// What may leave at once in one flow, in order of acceptance, after a message.
@@ -291,14 +348,9 @@ impl Spool {
         after: QueueId,
         limit: usize,
     ) -> Result<Vec<Waiting>, SpoolError> {
-        let memory = self.memory();
-        Ok(memory
-            .messages
-            .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-            .filter_map(|it| Waiting::of(&it.1.0))
-            .filter(|it| it.flow == *flow && it.not_before.is_none())
-            .take(limit)
-            .collect())
+        let flow = flow.clone();
+        self.ask(move |index| index.ready(&flow, after, limit).map_err(index_error))
+            .await
     }
 
     /// Messages of a relay whose next attempt is due by then, the earliest first.
@@ -308,16 +360,9 @@ impl Spool {
         until: Timestamp,
         limit: usize,
     ) -> Result<Vec<Waiting>, SpoolError> {
-        let memory = self.memory();
-        let mut due: Vec<Waiting> = memory
-            .messages
-            .values()
-            .filter_map(|it| Waiting::of(&it.0))
-            .filter(|it| it.flow.relay == relay && it.not_before.is_some_and(|at| at <= until))
-            .collect();
-        due.sort_by_key(|it| (it.not_before, it.id));
-        due.truncate(limit);
-        Ok(due)
+        let relay = relay.to_owned();
+        self.ask(move |index| index.retries(&relay, until, limit).map_err(index_error))
+            .await
     }
 
     /// When the next attempt of a relay is due, if any waits for one.
@@ -333,73 +378,177 @@ impl Spool {
         after: QueueId,
         limit: usize,
     ) -> Result<Page, SpoolError> {
-        let memory = self.memory();
-        let messages: Vec<Envelope> = memory
-            .messages
-            .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-            .map(|it| &it.1.0)
-            .filter(|it| filter.matches(it))
-            .take(limit)
-            .cloned()
-            .collect();
-        Ok(Page {
-            next: (messages.len() == limit)
-                .then(|| messages.last().map(|it| it.id))
-                .flatten(),
-            messages,
+        let (filter, engine) = (filter.clone(), self.0.clone());
+        self.ask(move |index| {
+            let wanted = Wanted::Filter(&filter);
+            engine.search(index, &wanted, after, limit, |it| filter.matches(it))
         })
+        .await
     }
 
     /// Messages in the spool by id, address or Message-ID.
     pub async fn find(&self, lookup: &Lookup, limit: usize) -> Result<Vec<Envelope>, SpoolError> {
-        let memory = self.memory();
-        Ok(memory
-            .messages
-            .values()
-            .map(|it| &it.0)
-            .filter(|it| lookup.matches(it))
-            .take(limit)
-            .cloned()
-            .collect())
+        if let Lookup::Id(id) = lookup {
+            return Ok(self.envelope(*id).await?.into_iter().collect());
+        }
+        let (lookup, engine) = (lookup.clone(), self.0.clone());
+        let page = self.ask(move |index| {
+            let wanted = Wanted::Lookup(&lookup);
+            engine.search(index, &wanted, QueueId::MIN, limit, |it| lookup.matches(it))
+        });
+        Ok(page.await?.messages)
     }
 
-    /// Finished messages of the last seven days, the latest last.
+    /// Finished messages of the last seven days: the latest `limit` of them, oldest first.
     pub async fn history(
         &self,
         lookup: &Lookup,
         limit: usize,
     ) -> Result<Vec<Finished>, SpoolError> {
-        let memory = self.memory();
-        Ok(memory
-            .history
-            .iter()
-            .filter(|it| lookup.matches(&it.envelope))
-            .take(limit)
-            .cloned()
-            .collect())
+        let (lookup, store) = (lookup.clone(), self.0.store.clone());
+        // Only what the index has is in the history.
+        self.ask(move |_| history::find(&store, &lookup, limit))
+            .await
     }
 
-    /// How the spool is.
+    /// How the spool is. Answers at once, with what is known of the counts.
     pub async fn status(&self) -> SpoolStatus {
-        SpoolStatus::default()
+        let engine = self.0.clone();
+        let measured = self.0.runtime.spawn_blocking(move || engine.status());
+        measured.await.unwrap_or_default()
     }
 
     /// Waits until nothing that was promised can be kept any more: a sync failed. The
     /// daemon must exit then, and read the log again.
     pub async fn fatal(&self) -> SpoolError {
-        std::future::pending().await
+        let mut fatal = self.0.fatal.subscribe();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or(SpoolError::Closed),
+            Err(_) => std::future::pending().await,
+        }
     }
 
-    /// Ends it in good order: the next open is quick.
+    /// Waits until questions are answered in full.
+    pub async fn until_complete(&self) -> Result<(), SpoolError> {
+        let groups = self.0.groups();
+        let mut progress = self.0.progress.subscribe();
+        let reached = progress
+            .wait_for(|it| it.closed || (it.complete && it.groups >= groups))
+            .await;
+        match reached {
+            Ok(it) if !it.closed => Ok(()),
+            Ok(_) | Err(_) => Err(SpoolError::Closed),
+        }
+    }
+
+    /// Ends it in good order: the next open is quick. Every clone answers
+    /// [`SpoolError::Closed`] from then on.
     pub async fn close(self) -> Result<(), SpoolError> {
-        Ok(())
+        let engine = self.0.clone();
+        let closed = self.0.runtime.spawn_blocking(move || engine.close());
+        closed.await.unwrap_or(Err(SpoolError::Closed))
+    }
+
+    /// Asks the index, once everything that was answered before is in it.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Index) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        self.until_complete().await?;
+        let engine = self.0.clone();
+        let answer = self.0.runtime.spawn_blocking(move || {
+            let index = engine
+                .index()
+                .ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
+            question(&index)
+        });
+        answer.await.unwrap_or(Err(SpoolError::Closed))
     }
 }
 
-fn amount(envelope: &Envelope) -> Amount {
-    Amount {
-        messages: 1,
-        recipients: envelope.waiting().count() as u64,
-        wire_bytes: envelope.wire_bytes,
+impl Reserve {
+    fn bytes(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            // A fraction of an octet does not matter.
+            Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
+fn is_fallback(envelope: &Envelope) -> bool {
+    matches!(&envelope.state, crate::mail::State::Held(hold) if hold.note == LAST_RECORD)
+}
+
+impl Engine {
+    /// Reads the envelopes that the index thinks are meant, and keeps those that are.
+    fn search(
+        &self,
+        index: &Index,
+        wanted: &Wanted<'_>,
+        after: QueueId,
+        limit: usize,
+        matches: impl Fn(&Envelope) -> bool,
+    ) -> Result<Page, SpoolError> {
+        let mut page = Page::default();
+        let mut failed = None;
+        let searched = index.candidates(wanted, after, |id, _| {
+            if page.messages.len() >= limit {
+                page.next = page.messages.last().map(|it| it.id);
+                return ControlFlow::Break(());
+            }
+            match self.read_envelope(id) {
+                Ok(Some(envelope)) if matches(&envelope) => page.messages.push(envelope),
+                Ok(_) => {}
+                // One message that cannot be shown must not hide the others.
+                Err(SpoolError::Damaged { .. }) => {
+                    tracing::error!(queue_id = %id, "its record is damaged, see corrupt/");
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        searched.map_err(index_error)?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(page),
+        }
+    }
+
+    fn status(&self) -> SpoolStatus {
+        let mut status = SpoolStatus::default();
+        let index = self.index();
+        if let Some(index) = &index {
+            status.relays = index.counts();
+            status.live_bytes = index.live_bytes();
+        }
+        for counts in status.relays.values() {
+            status.ready.add(counts.ready);
+            status.deferred.add(counts.deferred);
+            status.held.add(counts.held);
+        }
+        let segments = self.library.segments(0);
+        status.segments = segments.len() as u64;
+        status.log_bytes = self.library.finished_bytes() + self.durable().offset;
+        if let Ok(room) = self.store.room() {
+            status.free_bytes = room.free_bytes;
+            status.reserve_bytes = self.options.min_free.bytes(room.total_bytes);
+        }
+        status.damaged_records = self
+            .damage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len() as u64;
+        if !self.progress.borrow().complete {
+            status.rebuilding = Some(Rebuilding {
+                done_bytes: self.rebuilt.0.load(Ordering::Relaxed),
+                all_bytes: self.rebuilt.1.load(Ordering::Relaxed),
+            });
+        }
+        status.failing = self.failing();
+        status
     }
 }

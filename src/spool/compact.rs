@@ -1,0 +1,228 @@
+//! Giving disk space back: the oldest segment goes, once nothing needs it.
+//!
+//! Only the oldest one ever goes: what a later record buries must not outlive it. Live
+//! messages are written again at the head, in their present state, and synced; then the
+//! history is synced, which may lack what the segment still says; then the segment is
+//! removed. A message that somebody else writes to in between is left for another pass.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::mail::{HoldReason, QueueId};
+
+use super::durable::SegmentName;
+use super::engine::{Engine, Log, Urgency, Write};
+use super::error::SpoolError;
+use super::frame::Frame;
+use super::index::Entry;
+use super::record::{ContentAt, Item, Kind, Messages, Record};
+use super::recover::decode;
+use super::scan::{Found, Scan};
+
+/// Octets that are moved in one step.
+const STEP_BYTES: u64 = 1 << 20;
+/// Passes over one segment before giving up until next time: each leaves only what
+/// was written to meanwhile.
+const PASSES: usize = 20;
+
+impl Engine {
+    /// Begins a compaction when the log is more than twice what is needed of it, and
+    /// two segments.
+    pub fn compact_if_due(self: &Arc<Self>, log: &Log) {
+        if self.is_too_long(log) && !self.compacting.swap(true, Ordering::AcqRel) {
+            let engine = self.clone();
+            self.runtime.spawn_blocking(move || {
+                if let Err(error) = engine.compact() {
+                    tracing::warn!(%error, "cannot compact the log");
+                    if error.is_fatal() {
+                        engine.die(error);
+                    }
+                }
+                engine.compacting.store(false, Ordering::Release);
+            });
+        }
+    }
+
+    fn is_too_long(&self, log: &Log) -> bool {
+        let Some(index) = self.index().filter(|_| log.live && !log.closed) else {
+            return false;
+        };
+        let length = self.library.finished_bytes() + log.head.position().offset;
+        length > 2 * index.live_bytes() + 2 * self.options.segment_bytes
+    }
+
+    fn compact(self: &Arc<Self>) -> Result<(), SpoolError> {
+        while self.is_too_long(&self.log()) {
+            let segments = self.library.segments(0);
+            let Some((name, Some(end))) = segments.first().copied() else {
+                return Ok(());
+            };
+            if !self.empty(name, end)? {
+                return Ok(());
+            }
+            self.history().sync()?;
+            if let Some(index) = self.index() {
+                // After a kill the index must not name a position in a segment that is gone.
+                index.flush().map_err(super::rebuild::index_error)?;
+            }
+            self.library.remove(name.number);
+            self.store.remove_segment(name)?;
+            tracing::debug!(segment = name.number, "removed the oldest segment");
+        }
+        Ok(())
+    }
+
+    /// Moves everything that is needed out of a segment; whether nothing is left.
+    fn empty(self: &Arc<Self>, name: SegmentName, end: u64) -> Result<bool, SpoolError> {
+        for _ in 0..PASSES {
+            match self.pass(name, end)? {
+                Pass::Nothing => return Ok(true),
+                Pass::Moved => {}
+                Pass::Stopped => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    fn pass(self: &Arc<Self>, name: SegmentName, end: u64) -> Result<Pass, SpoolError> {
+        let mut scan = Scan::new(&self.store, name, 0, Some(end))?;
+        let mut done = Pass::Nothing;
+        loop {
+            if !self.begin_watching() {
+                return Ok(Pass::Stopped);
+            }
+            let (ids, at_end) = self.next_ids(&mut scan)?;
+            let mut frames = Vec::new();
+            let mut seen = HashSet::new();
+            for id in ids {
+                if seen.insert(id) {
+                    frames.extend(self.moved(name.number, QueueId::from_number(id))?);
+                }
+            }
+            if !frames.is_empty() {
+                done = Pass::Moved;
+                self.write_blocking(Write::of(Urgency::Move, frames, Vec::new()))?;
+            }
+            self.log().touched = None;
+            if at_end {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// From here on, writes to messages are noted. The index is complete at this moment.
+    fn begin_watching(&self) -> bool {
+        let mut log = self.log();
+        log.touched = Some(HashSet::new());
+        log.live && !log.closed
+    }
+
+    /// Messages that the next records are about, and whether that was the end.
+    fn next_ids(&self, scan: &mut Scan) -> Result<(Vec<u64>, bool), SpoolError> {
+        let mut ids = Vec::new();
+        let mut bytes = 0;
+        while let Some(found) = scan.next() {
+            let Found::Frame { header, words, .. } = found else {
+                continue;
+            };
+            let about_messages = matches!(
+                header.kind,
+                Kind::Accepted | Kind::Moved | Kind::Settled | Kind::Changed
+            );
+            if !about_messages {
+                continue;
+            }
+            bytes += header.frame_bytes();
+            if let Some(Record::Messages(it)) = decode(&self.store, scan.name, &header, &words)? {
+                ids.extend(it.items.iter().map(|it| it.envelope.id.number()));
+            }
+            if bytes >= STEP_BYTES {
+                return Ok((ids, false));
+            }
+        }
+        Ok((ids, true))
+    }
+
+    /// The frame that makes a message independent of a segment; none when it is already.
+    fn moved(
+        self: &Arc<Self>,
+        segment: u64,
+        id: QueueId,
+    ) -> Result<Option<(Frame, Record)>, SpoolError> {
+        let index = self.index();
+        let index = index.ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
+        let Some(entry) = index.entry(id).map_err(super::rebuild::index_error)? else {
+            return Ok(None);
+        };
+        let here = [entry.envelope, entry.content];
+        if here.iter().all(|it| it.position.segment != segment) {
+            return Ok(None);
+        }
+        let envelope = match self.read_envelope(id) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return Ok(None),
+            Err(SpoolError::Damaged { .. }) => {
+                // Nothing of its words can be read; the copy in corrupt/ is all there is.
+                tracing::error!(queue_id = %id, "lost: its record is damaged, see corrupt/");
+                index.forget(id).map_err(super::rebuild::index_error)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let (at, octets) = self.raw_content(id, &entry);
+        let mut envelope = envelope;
+        let damaged = at.file.is_none() && crc32c::crc32c(&octets) != at.checksum;
+        if damaged && !entry.is_held_for(HoldReason::Damaged) {
+            envelope.state = self.damaged_state("its content is damaged");
+        }
+        let record = Record::Messages(Messages {
+            kind: Kind::Moved,
+            at: self.clock.now(),
+            by: String::new(),
+            released: None,
+            items: vec![Item {
+                envelope,
+                content: Some(at),
+            }],
+        });
+        Ok(Some((Frame::new(&record, &[&octets]), record)))
+    }
+
+    /// A content as it is stored, right or wrong: a wrong one keeps its old checksum, so
+    /// that it stays known as damaged.
+    fn raw_content(&self, id: QueueId, entry: &Entry) -> (ContentAt, Vec<u8>) {
+        let found = self.library.item(id, entry.content).ok();
+        let found = found.and_then(|(item, contents, file)| Some((item.content?, contents, file)));
+        let Some((at, contents, file)) = found else {
+            let lost = ContentAt {
+                file: None,
+                offset: 0,
+                length: 0,
+                checksum: u32::MAX,
+            };
+            return (lost, Vec::new());
+        };
+        if at.file.is_some() {
+            return (at, Vec::new());
+        }
+        let octets = read_raw(&file, contents + u64::from(at.offset), at.length);
+        (ContentAt { offset: 0, ..at }, octets)
+    }
+}
+
+enum Pass {
+    Nothing,
+    Moved,
+    Stopped,
+}
+
+/// What can be read; zeros elsewhere.
+fn read_raw(file: &File, offset: u64, length: u64) -> Vec<u8> {
+    let mut octets = vec![0; usize::try_from(length).unwrap_or(0)];
+    // A partial read leaves zeros, and the checksum tells.
+    let _ = file.read_exact_at(&mut octets, offset);
+    octets
+}

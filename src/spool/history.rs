@@ -1,0 +1,220 @@
+//! What became of finished mail, for seven days.
+//!
+//! One file a day, one line a message: checksum, signature, words. The lines are
+//! written from the log's records and never synced one by one: what a power cut takes,
+//! the rebuild that follows it writes again, and a segment of the log goes only after
+//! the history was synced.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use super::durable::Store;
+use super::error::SpoolError;
+use super::index;
+use super::query::{Finished, Lookup};
+use super::record::decode_finished;
+use super::signature::Signature;
+
+/// How long finished mail is remembered.
+const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// A longer line is not one that we wrote.
+const LINE_BYTES: u64 = 256 << 20;
+
+/// The history, open for writing.
+#[derive(Debug)]
+pub struct History {
+    store: Arc<Store>,
+    today: Option<(String, File)>,
+    unsynced: bool,
+    /// Messages that the history has, while the log is read again from its beginning.
+    had: Option<HashSet<u64>>,
+}
+
+impl History {
+    pub fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            today: None,
+            unsynced: false,
+            had: None,
+        }
+    }
+
+    /// From now on the log is read again: what the history has is not written twice.
+    pub fn begin_rebuild(&mut self) -> Result<(), SpoolError> {
+        let mut had = HashSet::new();
+        for day in self.store.history_days()? {
+            each_line(&self.store, &day, |line| {
+                if let Some((_, words)) = split(line)
+                    && let Some(id) = id_of(words)
+                {
+                    had.insert(id);
+                }
+            })?;
+        }
+        self.had = Some(had);
+        Ok(())
+    }
+
+    /// The rebuild is over.
+    pub fn end_rebuild(&mut self) {
+        self.had = None;
+    }
+
+    /// Writes finished messages down.
+    pub fn append(
+        &mut self,
+        finished: &[index::Finished],
+        now: Timestamp,
+    ) -> Result<(), SpoolError> {
+        let mut lines = Vec::new();
+        let mut lines_day = String::new();
+        for message in finished {
+            let old = now.duration_since(message.at) > KEPT;
+            let had = self.had.as_ref().is_some_and(|it| it.contains(&message.id));
+            if old || had {
+                continue;
+            }
+            let day = day_of(message.at);
+            if day != lines_day {
+                self.write(&lines_day, &lines)?;
+                lines.clear();
+                lines_day = day;
+            }
+            let sum = crc32c::crc32c(&message.words);
+            let signature = message.signature.to_hexadecimal();
+            lines.extend_from_slice(format!("{sum:08x} {signature} ").as_bytes());
+            lines.extend_from_slice(&message.words);
+            lines.push(b'\n');
+        }
+        self.write(&lines_day, &lines)
+    }
+
+    fn write(&mut self, day: &str, lines: &[u8]) -> Result<(), SpoolError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let path = self.store.history_path(day);
+        let io = |it| SpoolError::io("write", &path, it);
+        if self.today.as_ref().is_none_or(|it| it.0 != day) {
+            self.sync()?;
+            let mut file = self.store.append_history(day)?;
+            // A line that was torn must not swallow the next one.
+            if !ends_with_newline(&mut file).map_err(io)? {
+                file.write_all(b"\n").map_err(io)?;
+            }
+            self.today = Some((day.to_owned(), file));
+        }
+        if let Some((_, file)) = &mut self.today {
+            file.write_all(lines).map_err(io)?;
+            self.unsynced = true;
+        }
+        Ok(())
+    }
+
+    /// Makes it durable.
+    pub fn sync(&mut self) -> Result<(), SpoolError> {
+        if let Some((day, file)) = self.today.as_ref().filter(|_| self.unsynced) {
+            self.store.sync(file, &self.store.history_path(day))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Removes the days that are over.
+    pub fn expire(&mut self, now: Timestamp) -> Result<(), SpoolError> {
+        let first = day_of(now - KEPT);
+        for day in self.store.history_days()? {
+            if day < first {
+                self.store.remove_history(&day)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finished messages that a look-up means, the latest `limit` of them, oldest first.
+pub fn find(store: &Store, lookup: &Lookup, limit: usize) -> Result<Vec<Finished>, SpoolError> {
+    let wanted = Signature::wanted(lookup);
+    let id = match lookup {
+        Lookup::Id(id) => Some(id.number()),
+        Lookup::Address(_) | Lookup::MessageId(_) => None,
+    };
+    let mut found: HashMap<u64, Finished> = HashMap::new();
+    for day in store.history_days()? {
+        each_line(store, &day, |line| {
+            let Some((signature, words)) = split(line) else {
+                return;
+            };
+            let may = signature.may_have(wanted) && id.is_none_or(|it| id_of(words) == Some(it));
+            if !may || !is_whole(line, words) {
+                return;
+            }
+            if let Ok((envelope, at, by)) = decode_finished(words)
+                && lookup.matches(&envelope)
+            {
+                let finished = Finished { envelope, at, by };
+                found.insert(finished.envelope.id.number(), finished);
+            }
+        })?;
+    }
+    let mut found: Vec<Finished> = found.into_values().collect();
+    found.sort_by_key(|it| (it.at, it.envelope.id));
+    found.drain(..found.len().saturating_sub(limit));
+    Ok(found)
+}
+
+fn day_of(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).date().to_string()
+}
+
+fn each_line(store: &Store, day: &str, mut show: impl FnMut(&[u8])) -> Result<(), SpoolError> {
+    let path = store.history_path(day);
+    let mut lines = BufReader::with_capacity(256 * 1024, store.open_history(day)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut lines)
+            .take(LINE_BYTES)
+            .read_until(b'\n', &mut line)
+            .map_err(|it| SpoolError::io("read", &path, it))?;
+        if read == 0 {
+            return Ok(());
+        }
+        show(line.strip_suffix(b"\n").unwrap_or(&line));
+    }
+}
+
+/// Signature and words of a line.
+fn split(line: &[u8]) -> Option<(Signature, &[u8])> {
+    let digits = std::str::from_utf8(line.get(9..41)?).ok()?;
+    Some((Signature::from_hexadecimal(digits)?, line.get(42..)?))
+}
+
+fn is_whole(line: &[u8], words: &[u8]) -> bool {
+    line.get(..8) == Some(format!("{:08x}", crc32c::crc32c(words)).as_bytes())
+}
+
+/// The id in the words of a finished message, without reading all of them: it is the
+/// first number that is called so, because it is the envelope's first word.
+fn id_of(words: &[u8]) -> Option<u64> {
+    const NAME: &[u8] = b"\"envelope\":{\"id\":";
+    let place = words.windows(NAME.len()).position(|it| it == NAME)?;
+    let digits = &words[place + NAME.len()..];
+    let length = digits.iter().position(|it| !it.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..length]).ok()?.parse().ok()
+}
+
+fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == [b'\n'])
+}

@@ -1,0 +1,594 @@
+//! The index: answers questions that the log alone would have to be read whole for.
+//!
+//! It holds nothing that the log does not say, and no promise depends on it: whenever
+//! anything about it is doubtful it is deleted and read from the log again. It follows
+//! the log record by record, in batches of absolute values, each with the position up
+//! to which the log is in it.
+//!
+//! Keys of the one tree, numbers big-endian:
+//!
+//! ```text
+//! m id                         the entry of a message
+//! q flow id                    may leave at once
+//! r relay(hash) time id        waits for its next attempt
+//! c flow                       a flow and its counts
+//! p                            position, boot, format
+//! ```
+
+mod entry;
+mod flows;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::mail::{Envelope, QueueId};
+
+use super::library::Place;
+use super::query::{Filter, Lookup, RelayCounts};
+use super::record::{Messages, Position, Record, encode_finished};
+use super::waiting::{FlowKey, FlowSummary, Waiting};
+
+use super::signature::{Signature, fnv};
+pub use entry::Entry;
+use entry::Status;
+use flows::Flows;
+
+/// Raised when the format of keys or values changes: the old index is deleted then.
+const FORMAT: u32 = 1;
+/// Messages of one batch. A message is at most three operations and two flows; larger
+/// batches than 500 operations cost sled gigabytes of memory.
+const BATCH_MESSAGES: usize = 90;
+/// Messages of one record, so that a record never needs more than one batch.
+pub const RECORD_MESSAGES: usize = 80;
+/// Entries looked at between two looks at what else wants the thread.
+const FLOWS_BEFORE_TIDY: usize = 1_000;
+
+/// An error of sled, as text: there is only one answer to any of them.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct IndexError(pub String);
+
+impl From<sled::Error> for IndexError {
+    fn from(it: sled::Error) -> Self {
+        Self(it.to_string())
+    }
+}
+
+/// The index, open.
+#[derive(Debug)]
+pub struct Index {
+    db: sled::Db,
+    boot: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    flows: Flows,
+    live_bytes: u64,
+    position: Option<Position>,
+    /// Messages of the batch that is being gathered: as they were, and as they are.
+    batch: HashMap<u64, (Option<Entry>, Option<Entry>)>,
+    tidied: usize,
+}
+
+/// What has to be done besides, once a batch of records is in the index.
+#[derive(Debug, Default)]
+pub struct Consequences {
+    /// Finished messages, for the history.
+    pub finished: Vec<Finished>,
+    /// Large files that no message needs any more.
+    pub unneeded: Vec<String>,
+}
+
+/// A finished message, ready for the history.
+#[derive(Debug)]
+pub struct Finished {
+    pub id: u64,
+    pub at: Timestamp,
+    pub signature: Signature,
+    pub words: Vec<u8>,
+}
+
+/// What is written under `p`.
+#[derive(Serialize, Deserialize)]
+struct PositionForm {
+    format: u32,
+    boot: String,
+    segment: u64,
+    offset: u64,
+    live_bytes: u64,
+    next_flow: u32,
+}
+
+impl Index {
+    /// Opens or makes an index.
+    pub fn open(path: &Path, cache_bytes: u64, boot: String) -> Result<Self, IndexError> {
+        let db = sled::Config::default()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(Some(500))
+            .open()?;
+        let mut state = State::default();
+        let read: Option<PositionForm> = db
+            .get(b"p")?
+            .and_then(|it| serde_json::from_slice(&it).ok())
+            .filter(|it: &PositionForm| it.format == FORMAT);
+        if let Some(form) = read {
+            state.live_bytes = form.live_bytes;
+            state.flows.next = form.next_flow;
+            for found in db.scan_prefix(b"c") {
+                let (key, value) = found?;
+                let number = key.get(1..).and_then(|it| it.try_into().ok());
+                let number = u32::from_be_bytes(number.ok_or_else(|| broken("flow"))?);
+                if !state.flows.restore(number, &value) {
+                    return Err(broken("flow"));
+                }
+            }
+            // The position of another boot is of use only after a clean end; the
+            // caller knows whether there was one.
+            state.position = Some(Position {
+                segment: form.segment,
+                offset: form.offset,
+            });
+            if form.boot != boot {
+                tracing::debug!("the index was written before the machine started");
+            }
+        }
+        Ok(Self {
+            db,
+            boot,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The boot in which an index was last written, its position checked by the caller.
+    pub fn written_in(&self) -> Option<String> {
+        let read = self.db.get(b"p").ok()??;
+        Some(serde_json::from_slice::<PositionForm>(&read).ok()?.boot)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Up to where the log is in the index.
+    pub fn position(&self) -> Option<Position> {
+        self.state().position
+    }
+
+    /// Octets of the log that waiting messages need.
+    pub fn live_bytes(&self) -> u64 {
+        self.state().live_bytes
+    }
+
+    // --- following the log ---
+
+    /// Follows the log by one record of `bytes` octets, which ends at `next`.
+    pub fn follow(
+        &self,
+        at: Position,
+        next: Position,
+        bytes: u64,
+        record: &Record,
+        consequences: &mut Consequences,
+    ) -> Result<(), IndexError> {
+        let mut state = self.state();
+        if let Record::Messages(messages) = record {
+            if state.batch.len() + messages.items.len() > BATCH_MESSAGES {
+                self.write_batch(&mut state)?;
+            }
+            self.follow_messages(&mut state, at, bytes, messages, consequences)?;
+        }
+        state.position = Some(next);
+        Ok(())
+    }
+
+    /// Writes what was gathered.
+    pub fn write(&self) -> Result<(), IndexError> {
+        self.write_batch(&mut self.state())
+    }
+
+    fn follow_messages(
+        &self,
+        state: &mut State,
+        at: Position,
+        bytes: u64,
+        messages: &Messages,
+        consequences: &mut Consequences,
+    ) -> Result<(), IndexError> {
+        let inline: u64 = messages
+            .items
+            .iter()
+            .filter_map(|it| it.content.as_ref())
+            .filter(|it| it.file.is_none())
+            .map(|it| it.length)
+            .sum();
+        // Each message's share of the frame, its own content aside.
+        let share = bytes.saturating_sub(inline) / messages.items.len().max(1) as u64;
+        for (index, item) in messages.items.iter().enumerate() {
+            let envelope = &item.envelope;
+            let place = Place {
+                position: at,
+                item: index as u32,
+            };
+            if envelope.is_finished() {
+                consequences.finished.push(Finished {
+                    id: envelope.id.number(),
+                    at: messages.at,
+                    signature: Signature::of(envelope),
+                    words: encode_finished(envelope, messages.at, &messages.by),
+                });
+            }
+            let old = self.current(state, envelope.id.number())?;
+            let new = match (&item.content, &old) {
+                // What is not here any more does not come back without its content.
+                (None, None) => continue,
+                _ if envelope.is_finished() => None,
+                (Some(content), _) => {
+                    let flow = state
+                        .flows
+                        .number(FlowKey::of(envelope), &envelope.mailing.label);
+                    let mut entry = new_entry(envelope, flow, place);
+                    entry.content = place;
+                    entry.large = content
+                        .file
+                        .as_ref()
+                        .and_then(|it| u64::from_str_radix(it, 16).ok());
+                    let behind = if content.file.is_none() {
+                        content.length
+                    } else {
+                        0
+                    };
+                    entry.footprint = share + behind;
+                    Some(entry)
+                }
+                (None, Some(old)) => {
+                    let flow = state
+                        .flows
+                        .number(FlowKey::of(envelope), &envelope.mailing.label);
+                    let mut entry = new_entry(envelope, flow, place);
+                    entry.content = old.content;
+                    entry.large = old.large;
+                    entry.footprint = old.footprint;
+                    Some(entry)
+                }
+            };
+            if let (None, Some(name)) = (&new, old.as_ref().and_then(|it| it.large)) {
+                consequences.unneeded.push(format!("{name:016x}"));
+            }
+            if let Some(old) = &old {
+                state.flows.take(old);
+                state.live_bytes = state.live_bytes.saturating_sub(old.footprint);
+            }
+            if let Some(new) = &new {
+                if old.is_none() {
+                    state.flows.accepted(new.flow, new.accepted);
+                }
+                state.flows.add(new);
+                state.live_bytes += new.footprint;
+            }
+            match state.batch.get_mut(&envelope.id.number()) {
+                Some(change) => change.1 = new,
+                None => {
+                    state.batch.insert(envelope.id.number(), (old, new));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn current(&self, state: &State, id: u64) -> Result<Option<Entry>, IndexError> {
+        match state.batch.get(&id) {
+            Some((_, now)) => Ok(now.clone()),
+            None => self.stored(id),
+        }
+    }
+
+    fn stored(&self, id: u64) -> Result<Option<Entry>, IndexError> {
+        match self.db.get(message_key(id))? {
+            None => Ok(None),
+            Some(octets) => Entry::decode(&octets)
+                .map(Some)
+                .ok_or_else(|| broken("entry")),
+        }
+    }
+
+    fn write_batch(&self, state: &mut State) -> Result<(), IndexError> {
+        let Some(position) = state.position else {
+            return Ok(());
+        };
+        let mut batch = sled::Batch::default();
+        for (id, (old, new)) in state.batch.drain() {
+            let old_place = old.as_ref().and_then(|it| turn_key(id, it, &state.flows));
+            let new_place = new.as_ref().and_then(|it| turn_key(id, it, &state.flows));
+            if let Some(key) = old_place.filter(|it| Some(it) != new_place.as_ref()) {
+                batch.remove(key);
+            }
+            match new {
+                Some(entry) => {
+                    let octets = entry.encode();
+                    if let Some(key) = new_place {
+                        batch.insert(key, octets.as_slice());
+                    }
+                    batch.insert(&message_key(id), octets);
+                }
+                None if old.is_some() => batch.remove(&message_key(id)),
+                None => {}
+            }
+        }
+        for number in std::mem::take(&mut state.flows.dirty) {
+            if let Some(octets) = state.flows.encode(number) {
+                batch.insert(&flow_key(number), octets);
+            }
+        }
+        let form = PositionForm {
+            format: FORMAT,
+            boot: self.boot.clone(),
+            segment: position.segment,
+            offset: position.offset,
+            live_bytes: state.live_bytes,
+            next_flow: state.flows.next,
+        };
+        let form = serde_json::to_vec(&form).map_err(|it| IndexError(it.to_string()))?;
+        batch.insert(b"p", form);
+        self.db.apply_batch(batch)?;
+        Ok(())
+    }
+
+    /// Forgets flows that are over, now and then.
+    pub fn tidy(&self, now: Timestamp) -> Result<(), IndexError> {
+        let mut state = self.state();
+        if state.flows.len() < 2 * state.tidied + FLOWS_BEFORE_TIDY {
+            return Ok(());
+        }
+        let over = state.flows.forget_over(now);
+        state.tidied = state.flows.len();
+        for number in over {
+            self.db.remove(flow_key(number))?;
+        }
+        Ok(())
+    }
+
+    /// Hands what sled buffers to the system, so that a kill loses none of it.
+    pub fn flush(&self) -> Result<(), IndexError> {
+        self.db.flush()?;
+        Ok(())
+    }
+
+    /// Forgets a message of which nothing can be read.
+    pub fn forget(&self, id: QueueId) -> Result<(), IndexError> {
+        let mut state = self.state();
+        if let Some(old) = self.current(&state, id.number())? {
+            state.flows.take(&old);
+            state.live_bytes = state.live_bytes.saturating_sub(old.footprint);
+            state.batch.insert(id.number(), (Some(old), None));
+            self.write_batch(&mut state)?;
+        }
+        Ok(())
+    }
+
+    // --- questions ---
+
+    /// What is known of a message.
+    pub fn entry(&self, id: QueueId) -> Result<Option<Entry>, IndexError> {
+        self.stored(id.number())
+    }
+
+    /// Every flow.
+    pub fn flows(&self, now: Timestamp) -> Result<Vec<FlowSummary>, IndexError> {
+        let mut state = self.state();
+        for number in state.flows.forget_over(now) {
+            self.db.remove(flow_key(number))?;
+        }
+        Ok(state.flows.summaries())
+    }
+
+    /// The counts of every relay.
+    pub fn counts(&self) -> BTreeMap<String, RelayCounts> {
+        let state = self.state();
+        let mut relays: BTreeMap<String, RelayCounts> = BTreeMap::new();
+        for (_, flow) in state.flows.iter() {
+            let counts = relays.entry(flow.key.relay.clone()).or_default();
+            counts.ready.add(flow.ready);
+            counts.deferred.add(flow.deferred);
+            counts.held.add(flow.held);
+        }
+        relays
+    }
+
+    /// What may leave at once in a flow, after a message.
+    pub fn ready(
+        &self,
+        key: &FlowKey,
+        after: QueueId,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, IndexError> {
+        let Some(number) = self.state().flows.find(key) else {
+            return Ok(Vec::new());
+        };
+        let Some(from) = after.number().checked_add(1) else {
+            return Ok(Vec::new());
+        };
+        let range = ready_key(number, from)..=ready_key(number, u64::MAX);
+        let mut found = Vec::new();
+        for read in self.db.range(range).take(limit) {
+            let (name, octets) = read?;
+            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            found.push(entry.waiting(id_at(&name, 5)?, key));
+        }
+        Ok(found)
+    }
+
+    /// Messages of a relay whose next attempt is due by then, the earliest first.
+    pub fn retries(
+        &self,
+        relay: &str,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, IndexError> {
+        let first = retry_key(relay, i64::MIN, 0);
+        let last = retry_key(relay, until.as_millisecond(), u64::MAX);
+        let mut found = Vec::new();
+        for read in self.db.range(first..=last) {
+            if found.len() >= limit {
+                break;
+            }
+            let (name, octets) = read?;
+            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            let key = self.state().flows.get(entry.flow).map(|it| it.key.clone());
+            // Two relays whose names hash alike share a range.
+            if let Some(key) = key.filter(|it| it.relay == relay) {
+                found.push(entry.waiting(id_at(&name, 17)?, &key));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Shows every entry after a message that a filter or a look-up may mean, in order,
+    /// until told to stop.
+    pub fn candidates(
+        &self,
+        wanted: &Wanted<'_>,
+        after: QueueId,
+        mut show: impl FnMut(QueueId, Entry) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let Some(from) = after.number().checked_add(1) else {
+            return Ok(());
+        };
+        let flows = wanted.flows(&self.state().flows);
+        let signature = wanted.signature();
+        for read in self.db.range(message_key(from)..=message_key(u64::MAX)) {
+            let (name, octets) = read?;
+            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            let may = flows.as_ref().is_none_or(|it| it.contains(&entry.flow))
+                && entry.signature.may_have(signature)
+                && wanted.admits(&entry);
+            if may && show(id_at(&name, 1)?, entry).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is looked for among all messages.
+#[derive(Debug)]
+pub enum Wanted<'a> {
+    Filter(&'a Filter),
+    Lookup(&'a Lookup),
+    Everything,
+}
+
+impl Wanted<'_> {
+    fn flows(&self, flows: &Flows) -> Option<std::collections::HashSet<u32>> {
+        let Self::Filter(filter) = self else {
+            return None;
+        };
+        let (relay, from) = (&filter.relay, filter.from.as_ref().map(|it| it.folded()));
+        if relay.is_none() && from.is_none() {
+            return None;
+        }
+        let meant = flows.iter().filter(|(_, flow)| {
+            relay.as_ref().is_none_or(|it| *it == flow.key.relay)
+                && from.as_ref().is_none_or(|it| *it == flow.key.user)
+        });
+        Some(meant.map(|it| it.0).collect())
+    }
+
+    fn signature(&self) -> Signature {
+        match self {
+            Self::Everything => Signature::default(),
+            Self::Lookup(lookup) => Signature::wanted(lookup),
+            Self::Filter(filter) => [&filter.from_domain, &filter.to_domain]
+                .into_iter()
+                .flatten()
+                .map(|it| Signature::domain(it))
+                .chain(filter.to.as_ref().map(Signature::address))
+                .fold(Signature::default(), Signature::and),
+        }
+    }
+
+    fn admits(&self, entry: &Entry) -> bool {
+        let Self::Filter(filter) = self else {
+            return true;
+        };
+        filter.state.is_none_or(|it| entry.status.is(it))
+            && filter.larger_than.is_none_or(|it| entry.size_bytes > it)
+            && filter
+                .accepted_before
+                .is_none_or(|it| entry.accepted < it.as_millisecond())
+    }
+}
+
+fn new_entry(envelope: &Envelope, flow: u32, place: Place) -> Entry {
+    Entry {
+        flow,
+        status: Status::of(&envelope.state),
+        origin: envelope.origin,
+        accepted: envelope.accepted.as_millisecond(),
+        size_bytes: envelope.size_bytes,
+        wire_bytes: envelope.wire_bytes,
+        recipients: u32::try_from(envelope.waiting().count()).unwrap_or(u32::MAX),
+        envelope: place,
+        content: Place::default(),
+        large: None,
+        footprint: 0,
+        signature: Signature::of(envelope),
+    }
+}
+
+fn broken(what: &str) -> IndexError {
+    IndexError(format!("malformed {what}"))
+}
+
+fn message_key(id: u64) -> [u8; 9] {
+    let mut key = [b'm'; 9];
+    key[1..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn flow_key(number: u32) -> [u8; 5] {
+    let mut key = [b'c'; 5];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn ready_key(flow: u32, id: u64) -> Vec<u8> {
+    let mut key = vec![b'q'];
+    key.extend_from_slice(&flow.to_be_bytes());
+    key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn retry_key(relay: &str, at: i64, id: u64) -> Vec<u8> {
+    let mut key = vec![b'r'];
+    key.extend_from_slice(&fnv("relay", relay).to_be_bytes());
+    // The sign bit turned over: earlier times sort first.
+    key.extend_from_slice(&(at.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+    key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+/// Where a message stands in line, if it does.
+fn turn_key(id: u64, entry: &Entry, flows: &Flows) -> Option<Vec<u8>> {
+    match entry.status {
+        Status::Ready => Some(ready_key(entry.flow, id)),
+        Status::Deferred(at) => {
+            let flow = flows.get(entry.flow)?;
+            Some(retry_key(&flow.key.relay, at, id))
+        }
+        Status::Held(_) => None,
+    }
+}
+
+fn id_at(key: &[u8], at: usize) -> Result<QueueId, IndexError> {
+    let octets = key.get(at..at + 8).and_then(|it| it.try_into().ok());
+    let octets = octets.ok_or_else(|| broken("key"))?;
+    Ok(QueueId::from_number(u64::from_be_bytes(octets)))
+}

@@ -1,0 +1,466 @@
+//! Bringing the index up to the log: by a few records, or all of them.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::mail::{Diagnostic, Hold, HoldReason, QueueId, RecipientStatus, Stage, State};
+
+use super::engine::{Engine, Urgency, Write};
+use super::error::SpoolError;
+use super::index::{Consequences, Index, IndexError, Wanted};
+use super::record::{Item, Kind, Messages, Position, Record};
+use super::recover::{copy, decode};
+use super::scan::{Found, Scan};
+
+/// A log with no more than this is read at once when the spool is opened.
+const AT_ONCE_BYTES: u64 = 16 << 20;
+/// The committer waits for the last so many octets, no more.
+const LAST_BYTES: u64 = 1 << 20;
+/// Between tries when sled cannot even be made.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a message is held that is shown as it was accepted.
+pub const LAST_RECORD: &str = "its last record is damaged; this is how it was accepted";
+
+/// What is to be done once the index is complete.
+#[derive(Debug, Default)]
+pub struct Afterwards {
+    /// Final dots without a reply: message and recipients.
+    pub in_doubt: Vec<(QueueId, Vec<usize>)>,
+    /// Large files that were there when the spool was opened.
+    pub large: Vec<String>,
+}
+
+/// Records about these messages were damaged: nobody knows what became of them.
+type Suspects = HashSet<u64>;
+
+impl Engine {
+    /// Opens the index, or has it rebuilt; in the background when it takes long.
+    pub fn open_index(self: &Arc<Self>, closed: bool, afterwards: Afterwards) {
+        let index = self.usable_index(closed);
+        let from = index.as_ref().and_then(Index::position);
+        let distance = self.distance(from.unwrap_or_default());
+        let engine = self.clone();
+        let work = move || {
+            match index {
+                Some(index) => engine.bring_up(index, afterwards),
+                None => engine.rebuild_with(afterwards),
+            };
+        };
+        if distance <= AT_ONCE_BYTES {
+            work();
+        } else {
+            self.runtime.spawn_blocking(work);
+        }
+    }
+
+    /// The index as it was left, if it can be trusted to be a past state of the log.
+    ///
+    /// After a kill it can: what sled gave to the system is still there. After the
+    /// machine stopped it can only if it was synced at the close, because sled does not
+    /// sync its files.
+    fn usable_index(&self, closed: bool) -> Option<Index> {
+        match self.store.prepare_index() {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => {
+                tracing::warn!(%error, "cannot prepare the index");
+                return None;
+            }
+        }
+        let index = self.make_index().ok()?;
+        let same_boot = index.written_in() == Some(self.clock.boot_id());
+        let position = index.position()?;
+        let usable =
+            (same_boot || closed) && self.library.has(position) && self.is_boundary(position);
+        usable.then_some(index)
+    }
+
+    fn make_index(&self) -> Result<Index, IndexError> {
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            Index::open(
+                &self.store.index_path(),
+                self.options.index_cache_bytes,
+                self.clock.boot_id(),
+            )
+        }));
+        made.unwrap_or_else(|_| Err(IndexError("sled panicked".into())))
+    }
+
+    /// Whether a frame begins or the log of a segment ends there.
+    fn is_boundary(&self, position: Position) -> bool {
+        let segments = self.library.segments(position.segment);
+        let end = segments.first().and_then(|it| it.1);
+        position.offset == 0
+            || end == Some(position.offset)
+            || self.library.header(position).is_ok()
+    }
+
+    /// Octets of the log from a position on.
+    fn distance(&self, from: Position) -> u64 {
+        let durable = self.durable();
+        self.library
+            .segments(from.segment)
+            .into_iter()
+            .map(|(name, end)| {
+                let end = end.unwrap_or(durable.offset);
+                let start = if name.number == from.segment {
+                    from.offset
+                } else {
+                    0
+                };
+                end.saturating_sub(start)
+            })
+            .sum()
+    }
+
+    /// Deletes the index and reads the whole log into a new one.
+    pub fn rebuild(self: Arc<Self>) {
+        self.rebuild_with(Afterwards::default());
+    }
+
+    fn rebuild_with(self: &Arc<Self>, mut afterwards: Afterwards) {
+        loop {
+            self.progress.send_modify(|it| it.complete = false);
+            let index = match self.set_index(None) {
+                // Its last user may still be looking at it.
+                Some(index) if Arc::strong_count(&index) > 1 => Err(IndexError("in use".into())),
+                Some(_) | None => self
+                    .store
+                    .remove_index()
+                    .map_err(|it| IndexError(it.to_string()))
+                    .and_then(|()| self.make_index()),
+            };
+            let error = match index {
+                Ok(index) => {
+                    if let Err(error) = self.history().begin_rebuild() {
+                        tracing::warn!(%error, "cannot read the history");
+                    }
+                    match self.try_bring_up(index, &mut afterwards) {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "cannot rebuild the index; trying again");
+            for _ in 0..100 {
+                if self.progress.borrow().closed {
+                    return;
+                }
+                std::thread::sleep(PATIENCE / 100);
+            }
+        }
+    }
+
+    fn bring_up(self: &Arc<Self>, index: Index, mut afterwards: Afterwards) {
+        if let Err(error) = self.try_bring_up(index, &mut afterwards) {
+            tracing::warn!(%error, "the index failed and is rebuilt from the log");
+            self.rebuild_with(afterwards);
+        }
+    }
+
+    fn try_bring_up(
+        self: &Arc<Self>,
+        index: Index,
+        afterwards: &mut Afterwards,
+    ) -> Result<(), IndexError> {
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let suspects = self.catch_up(index)?;
+            self.finish(suspects, afterwards)
+        }));
+        done.unwrap_or_else(|_| Err(IndexError("sled panicked".into())))
+    }
+
+    /// Reads the log into an index until the committer takes over.
+    fn catch_up(self: &Arc<Self>, index: Index) -> Result<Suspects, IndexError> {
+        let mut suspects = Suspects::new();
+        let mut at = index.position().unwrap_or_else(|| self.beginning());
+        self.rebuilt.0.store(0, Ordering::Relaxed);
+        self.rebuilt.1.store(self.distance(at), Ordering::Relaxed);
+        while self.distance(at) > LAST_BYTES {
+            if self.progress.borrow().closed {
+                return Ok(suspects);
+            }
+            let to = self.durable();
+            at = self.follow(&index, at, to, &mut suspects)?;
+        }
+        let mut log = self.log();
+        self.follow(&index, at, log.head.position(), &mut suspects)?;
+        self.history().end_rebuild();
+        self.set_index(Some(index));
+        log.live = !log.closed;
+        Ok(suspects)
+    }
+
+    fn beginning(&self) -> Position {
+        let first = self.library.segments(0).first().map(|it| it.0.number);
+        Position {
+            segment: first.unwrap_or(0),
+            offset: 0,
+        }
+    }
+
+    /// Reads the log from one position to another.
+    fn follow(
+        &self,
+        index: &Index,
+        from: Position,
+        to: Position,
+        suspects: &mut Suspects,
+    ) -> Result<Position, IndexError> {
+        for (name, end) in self.library.segments(from.segment) {
+            if name.number > to.segment {
+                break;
+            }
+            let start = if name.number == from.segment {
+                from.offset
+            } else {
+                0
+            };
+            let end = if name.number == to.segment {
+                Some(to.offset)
+            } else {
+                end
+            };
+            let scan = Scan::new(&self.store, name, start, end).map_err(text)?;
+            self.follow_segment(index, scan, suspects)?;
+        }
+        Ok(to)
+    }
+
+    fn follow_segment(
+        &self,
+        index: &Index,
+        mut scan: Scan,
+        suspects: &mut Suspects,
+    ) -> Result<(), IndexError> {
+        let mut consequences = Consequences::default();
+        while let Some(found) = scan.next() {
+            let place = |offset| Position {
+                segment: scan.name.number,
+                offset,
+            };
+            let (offset, bytes, subject, kind, record) = match found {
+                Found::Bad {
+                    offset,
+                    length,
+                    header,
+                } => {
+                    let subject = header.map_or(0, |it| it.subject);
+                    (offset, length, subject, header.map(|it| it.kind), None)
+                }
+                Found::Frame {
+                    offset,
+                    header,
+                    words,
+                } => {
+                    let record = decode(&self.store, scan.name, &header, &words).map_err(text)?;
+                    let bytes = header.frame_bytes();
+                    (offset, bytes, header.subject, Some(header.kind), record)
+                }
+            };
+            match record {
+                Some(record) => index.follow(
+                    place(offset),
+                    place(offset + bytes),
+                    bytes,
+                    &record,
+                    &mut consequences,
+                )?,
+                None => {
+                    self.damaged(scan.name, place(offset), &copy(&scan, offset, bytes));
+                    if matches!(kind, Some(Kind::Settled | Kind::Changed | Kind::FinalDot)) {
+                        suspects.insert(subject);
+                    }
+                }
+            }
+            self.rebuilt.0.fetch_add(bytes, Ordering::Relaxed);
+            if consequences.finished.len() >= 1_000 || consequences.unneeded.len() >= 1_000 {
+                index.write()?;
+                self.carry_out(&std::mem::take(&mut consequences));
+            }
+        }
+        index.write()?;
+        self.carry_out(&consequences);
+        Ok(())
+    }
+
+    /// Marks what is in doubt and what is suspect, removes files that nothing names,
+    /// and lets questions through.
+    fn finish(
+        self: &Arc<Self>,
+        suspects: Suspects,
+        afterwards: &mut Afterwards,
+    ) -> Result<(), IndexError> {
+        let Some(index) = self.index() else {
+            return Ok(());
+        };
+        for (id, recipients) in std::mem::take(&mut afterwards.in_doubt) {
+            self.mark_in_doubt(id, &recipients);
+        }
+        for id in suspects {
+            let id = QueueId::from_number(id);
+            if index.entry(id)?.is_some() {
+                tracing::error!(queue_id = %id, "held: a record of what became of it is damaged");
+                self.hold_damaged(
+                    id,
+                    "a record of what became of it was damaged; it may have been delivered",
+                );
+            }
+        }
+        let large = std::mem::take(&mut afterwards.large);
+        if !large.is_empty() {
+            let mut needed = HashSet::new();
+            index.candidates(&Wanted::Everything, QueueId::MIN, |_, entry| {
+                needed.extend(entry.large.map(|it| format!("{it:016x}")));
+                std::ops::ControlFlow::Continue(())
+            })?;
+            for name in large.iter().filter(|it| !needed.contains(*it)) {
+                if let Err(error) = self.store.remove_large(name) {
+                    tracing::warn!(%error, "cannot remove a content that nothing names");
+                }
+            }
+        }
+        if let Err(error) = self.history().expire(self.clock.now()) {
+            tracing::warn!(%error, "cannot remove old history");
+        }
+        let log = self.log();
+        let groups = self.groups();
+        self.progress.send_modify(|it| {
+            it.groups = groups;
+            it.complete = log.live;
+        });
+        self.compact_if_due(&log);
+        Ok(())
+    }
+
+    /// The history; nobody holds it for longer than a write.
+    pub fn history(&self) -> std::sync::MutexGuard<'_, super::history::History> {
+        self.history
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn mark_in_doubt(self: &Arc<Self>, id: QueueId, recipients: &[usize]) {
+        let mut envelope = match self.read_envelope(id) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(queue_id = %id, %error, "in doubt, and its envelope cannot be read");
+                return;
+            }
+        };
+        tracing::warn!(queue_id = %id, "the final dot was sent and the reply is not known: it will be sent again");
+        for place in recipients {
+            if let Some(recipient) = envelope.recipients.get_mut(*place)
+                && recipient.status == RecipientStatus::Waiting
+            {
+                let server = recipient.last.take().map(|it| it.server);
+                recipient.last = Some(Diagnostic {
+                    at: self.clock.now(),
+                    stage: Stage::FinalDot,
+                    server: server.unwrap_or_default(),
+                    code: None,
+                    enhanced: None,
+                    text: "Penstock stopped before the reply to the final dot came: it may have been delivered".into(),
+                    in_doubt: true,
+                });
+            }
+        }
+        // Settled, though with no result: the final dot is answered for by this.
+        self.present(Kind::Settled, envelope);
+    }
+
+    /// Holds a message whose records are damaged.
+    pub fn hold_damaged(self: &Arc<Self>, id: QueueId, note: &str) {
+        let known = self.index().and_then(|it| it.entry(id).ok().flatten());
+        if known.is_none_or(|it| it.is_held_for(HoldReason::Damaged)) {
+            return;
+        }
+        let mut envelope = match self.read_envelope(id) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(queue_id = %id, %error, "damaged, and its envelope cannot be read");
+                return;
+            }
+        };
+        envelope.state = self.damaged_state(note);
+        self.present(Kind::Changed, envelope);
+    }
+
+    /// The state of a message whose records are damaged.
+    pub fn damaged_state(&self, note: &str) -> State {
+        State::Held(Hold {
+            reason: HoldReason::Damaged,
+            by: "penstock".into(),
+            since: self.clock.now(),
+            note: note.into(),
+        })
+    }
+
+    fn present(self: &Arc<Self>, kind: Kind, envelope: crate::mail::Envelope) {
+        let id = envelope.id;
+        let record = Record::Messages(Messages {
+            kind,
+            at: self.clock.now(),
+            by: "penstock".into(),
+            released: None,
+            items: vec![Item {
+                envelope,
+                content: None,
+            }],
+        });
+        if let Err(error) = self.write_blocking(Write::new(Urgency::Durable, record)) {
+            tracing::error!(queue_id = %id, %error, "cannot mark a message");
+        }
+    }
+
+    /// The present envelope of a message, from wherever it can still be read.
+    pub fn read_envelope(&self, id: QueueId) -> Result<Option<crate::mail::Envelope>, SpoolError> {
+        let mut last = None;
+        // A compaction may move what was just looked up.
+        for _ in 0..4 {
+            let index = self
+                .index()
+                .ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
+            let entry = index.entry(id).map_err(index_error)?;
+            let Some(entry) = entry else {
+                return Ok(None);
+            };
+            match self.library.item(id, entry.envelope) {
+                Ok((item, ..)) => return Ok(Some(item.envelope)),
+                Err(_) if last.as_ref() != Some(&entry) => last = Some(entry),
+                Err(super::library::ReadError::Spool(error)) => return Err(error),
+                Err(super::library::ReadError::Bad) => {
+                    // Its last change is damaged; how it was accepted may not be.
+                    let damaged = SpoolError::Damaged {
+                        id,
+                        what: "envelope",
+                    };
+                    let (item, ..) = self.library.item(id, entry.content).map_err(|_| damaged)?;
+                    let mut envelope = item.envelope;
+                    envelope.state = self.damaged_state(LAST_RECORD);
+                    return Ok(Some(envelope));
+                }
+            }
+        }
+        Err(SpoolError::Damaged {
+            id,
+            what: "envelope",
+        })
+    }
+}
+
+/// An error of the index, for a caller of the spool.
+pub fn index_error(it: IndexError) -> SpoolError {
+    SpoolError::Index(it.0)
+}
+
+fn text(it: SpoolError) -> IndexError {
+    IndexError(it.to_string())
+}

@@ -558,8 +558,11 @@ pub mod faults {
             let mut plan = self.0.lock().unwrap();
             let Some(room) = plan.room else { return wanted };
             let taken = wanted.min(room as usize);
-            plan.room = Some(room - taken as u64);
             plan.short = taken < wanted;
+            // What did not fit is cut off again, and takes no room.
+            if !plan.short {
+                plan.room = Some(room - taken as u64);
+            }
             taken
         }
 

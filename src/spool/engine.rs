@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use tokio::sync::{oneshot, watch};
 
@@ -102,7 +102,14 @@ pub struct Write {
     pub urgency: Urgency,
     /// Files that a record names from now on.
     pub files: Vec<LargeFile>,
-    reply: Option<oneshot::Sender<Result<(), SpoolError>>>,
+    reply: Option<Reply>,
+}
+
+/// Who waits for the answer.
+#[derive(Debug)]
+enum Reply {
+    Task(oneshot::Sender<Result<(), SpoolError>>),
+    Thread(mpsc::SyncSender<Result<(), SpoolError>>),
 }
 
 /// What the writer waits for.
@@ -142,9 +149,11 @@ impl Write {
     }
 
     fn answer(&mut self, result: Result<(), SpoolError>) {
-        if let Some(reply) = self.reply.take() {
-            // Who does not wait any more does not miss the answer.
-            reply.send(result).ok();
+        // Who does not wait any more does not miss the answer.
+        match self.reply.take() {
+            Some(Reply::Task(reply)) => drop(reply.send(result)),
+            Some(Reply::Thread(reply)) => drop(reply.send(result)),
+            None => {}
         }
     }
 }
@@ -204,8 +213,8 @@ impl Engine {
 
     /// Writes, and waits as its urgency asks.
     pub async fn write(self: &Arc<Self>, write: Write) -> Result<(), SpoolError> {
-        let (answer, lead) = self.enqueue(write);
-        if lead {
+        let (reply, answer) = oneshot::channel();
+        if self.enqueue(write, Reply::Task(reply)) {
             let engine = self.clone();
             self.runtime.spawn_blocking(move || engine.lead());
         }
@@ -214,19 +223,19 @@ impl Engine {
 
     /// The same, on a thread that may block.
     pub fn write_blocking(self: &Arc<Self>, write: Write) -> Result<(), SpoolError> {
-        let (answer, lead) = self.enqueue(write);
-        if lead {
+        let (reply, answer) = mpsc::sync_channel(1);
+        if self.enqueue(write, Reply::Thread(reply)) {
             self.lead();
         }
-        answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))
+        answer.recv().unwrap_or(Err(SpoolError::Closed))
     }
 
-    fn enqueue(&self, mut write: Write) -> (oneshot::Receiver<Result<(), SpoolError>>, bool) {
-        let (reply, answer) = oneshot::channel();
+    /// Leaves something in the queue; whether the caller has to be the committer.
+    fn enqueue(&self, mut write: Write, reply: Reply) -> bool {
         write.reply = Some(reply);
         let mut queue = lock(&self.queue);
         queue.waiting.push(write);
-        (answer, !std::mem::replace(&mut queue.led, true))
+        !std::mem::replace(&mut queue.led, true)
     }
 
     /// Is the committer until nothing waits any more.

@@ -66,7 +66,7 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
         events: Vec::new(),
         closed: false,
     };
-    read.from_last_checkpoint(&segments)?;
+    read.go_on_from_last_checkpoint(&segments)?;
     let Reading {
         known,
         events,
@@ -293,7 +293,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads on from the last checkpoint that is good, or from further back when its
     /// ledger is older.
-    fn from_last_checkpoint(&mut self, segments: &[SegmentName]) -> Result<(), SpoolError> {
+    fn go_on_from_last_checkpoint(&mut self, segments: &[SegmentName]) -> Result<(), SpoolError> {
         let mut first = segments.len().saturating_sub(1);
         let from = loop {
             let Some(name) = segments.get(first) else {

@@ -283,7 +283,11 @@ async fn a_broken_index_is_read_from_the_log_again() {
         std::fs::write(directory.path().join("index").join(garbage), "garbage").unwrap();
         std::fs::write(directory.path().join("index/snap.0.generating"), "x").unwrap();
         let (again, _) = open(directory.path());
-        assert_eq!(again.all().await, [envelope.clone()], "{garbage}");
+        assert_eq!(
+            again.all().await,
+            std::slice::from_ref(&envelope),
+            "{garbage}"
+        );
         again.close().await.unwrap();
     }
 }

@@ -95,7 +95,8 @@ async fn lists_come_in_pages_and_filters_mean_what_they_say() {
             .len()
     };
     let filter = Filter::default;
-    let to = Some(mailbox("USER7@example.com"));
+    let user = mailbox("USER7@example.com");
+    let to = Some(user.clone());
     assert_eq!(
         count(Filter {
             to: to.clone(),
@@ -137,7 +138,7 @@ async fn lists_come_in_pages_and_filters_mean_what_they_say() {
         25
     );
 
-    let address = Lookup::Address(to.unwrap());
+    let address = Lookup::Address(user);
     assert_eq!(spool.find(&address, 9).await.unwrap(), [all[7].clone()]);
     let message_id = Lookup::MessageId(all[9].message_id.clone());
     assert_eq!(spool.find(&message_id, 9).await.unwrap(), [all[9].clone()]);

@@ -8,10 +8,12 @@
 mod envelope;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Moment;
 use crate::mail::{Envelope, QueueId};
 
 use super::change::{Lease, Leased, Released};
@@ -356,17 +358,39 @@ impl MessagesForm {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ReleasedForm {
-    Sent(i64),
+    Sent(MomentForm),
     NotSent,
-    InDoubt(i64),
+    InDoubt(MomentForm),
+}
+
+/// Uptime in nanoseconds, wall time in milliseconds, boot.
+#[derive(Serialize, Deserialize)]
+struct MomentForm(u64, i64, u64);
+
+impl From<Moment> for MomentForm {
+    fn from(it: Moment) -> Self {
+        let uptime = u64::try_from(it.uptime.as_nanos()).unwrap_or(u64::MAX);
+        Self(uptime, it.wall.as_millisecond(), it.boot)
+    }
+}
+
+impl MomentForm {
+    fn into_moment(self) -> Result<Moment, RecordError> {
+        let Self(uptime, wall, boot) = self;
+        Ok(Moment {
+            uptime: Duration::from_nanos(uptime),
+            wall: time(wall)?,
+            boot,
+        })
+    }
 }
 
 impl From<Released> for ReleasedForm {
     fn from(it: Released) -> Self {
         match it {
-            Released::Sent { at } => Self::Sent(at.as_millisecond()),
+            Released::Sent { at } => Self::Sent(at.into()),
             Released::NotSent => Self::NotSent,
-            Released::InDoubt { at } => Self::InDoubt(at.as_millisecond()),
+            Released::InDoubt { at } => Self::InDoubt(at.into()),
         }
     }
 }
@@ -374,9 +398,13 @@ impl From<Released> for ReleasedForm {
 impl ReleasedForm {
     fn into_released(self) -> Result<Released, RecordError> {
         Ok(match self {
-            Self::Sent(at) => Released::Sent { at: time(at)? },
+            Self::Sent(at) => Released::Sent {
+                at: at.into_moment()?,
+            },
             Self::NotSent => Released::NotSent,
-            Self::InDoubt(at) => Released::InDoubt { at: time(at)? },
+            Self::InDoubt(at) => Released::InDoubt {
+                at: at.into_moment()?,
+            },
         })
     }
 }
@@ -384,7 +412,7 @@ impl ReleasedForm {
 #[derive(Serialize, Deserialize)]
 struct LeaseForm {
     relay: String,
-    at: i64,
+    at: MomentForm,
     /// Grant, message, recipients, octets on the wire.
     items: Vec<(u64, u64, u32, u64)>,
 }
@@ -394,7 +422,7 @@ impl From<&Lease> for LeaseForm {
         let items = it.items.iter();
         Self {
             relay: it.relay.clone(),
-            at: it.at.as_millisecond(),
+            at: it.at.into(),
             items: items
                 .map(|it| (it.grant, it.id.number(), it.recipients, it.wire_bytes))
                 .collect(),
@@ -407,7 +435,7 @@ impl LeaseForm {
         let items = self.items.into_iter();
         Ok(Lease {
             relay: self.relay,
-            at: time(self.at)?,
+            at: self.at.into_moment()?,
             items: items
                 .map(|(grant, id, recipients, wire_bytes)| Leased {
                     grant,

@@ -13,7 +13,7 @@ async fn with_a_dot(spool: &Spool) -> Envelope {
 fn lease(grant: u64, id: QueueId) -> Lease {
     Lease {
         relay: "own".into(),
-        at: "2026-11-21T20:00:00Z".parse().unwrap(),
+        at: moment(),
         items: vec![Leased {
             grant,
             id,
@@ -117,7 +117,7 @@ async fn leases_and_notes_and_the_ledger_come_back() {
                 LedgerEvent::Leased(lease(2, two.id)),
                 LedgerEvent::Released {
                     grant: 1,
-                    released: Released::Sent { at: one.accepted }
+                    released: Released::Sent { at: moment() }
                 }
             ]
         );

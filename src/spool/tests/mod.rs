@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::mail::{
     Body, Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Notify, Origin, QueueId,
     Recipient, RecipientStatus, ReversePath, Rule, State,
@@ -57,6 +57,14 @@ pub fn envelope(id: QueueId, from: &str, to: &[&str]) -> Envelope {
         attempts: 0,
         first_failure: None,
         warned: false,
+    }
+}
+
+pub fn moment() -> Moment {
+    Moment {
+        uptime: std::time::Duration::new(3, 7),
+        wall: "2026-11-21T20:00:00Z".parse().unwrap(),
+        boot: u64::MAX,
     }
 }
 
@@ -120,9 +128,7 @@ impl Spool {
         self.settle(Settled {
             envelope: delivered(envelope.clone()),
             grant,
-            released: Released::Sent {
-                at: envelope.accepted,
-            },
+            released: Released::Sent { at: moment() },
             reports: Vec::new(),
         })
         .await

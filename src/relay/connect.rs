@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::RelayError;
 use super::auth::{Mechanism, choose, log_in};
 use super::transcript::Transcript;
-use super::wire::{Stream, Wire};
+use super::wire::{Stream, Wire, io_words};
 use crate::config::{AuthMethod, Certificates, Host, Relay, RelayTls, Server, Timeouts};
 use crate::dns::{Dns, DnsError, MailServers, addresses, mail_servers};
 use crate::mail::text::printable;
@@ -269,7 +269,7 @@ impl Dialer {
         let connected = timeout_at(deadline, TcpStream::connect(address)).await;
         let stream = match connected {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(no_connection(server, error.to_string())),
+            Ok(Err(error)) => return Err(no_connection(server, io_words(&error))),
             Err(_) => return Err(no_connection(server, timed_out(limit))),
         };
         // Commands are written whole; waiting for more to send only costs time.
@@ -553,10 +553,7 @@ pub(super) fn refused(stage: Stage, reply: crate::smtp::Reply) -> RelayError {
 }
 
 fn no_connection(server: String, detail: String) -> RelayError {
-    RelayError::Connect {
-        server,
-        detail: printable(detail.as_bytes(), 200),
-    }
+    RelayError::Connect { server, detail }
 }
 
 fn timed_out(limit: Duration) -> String {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::fake::{Act, Fake, Script};
@@ -285,6 +286,88 @@ async fn the_final_dot_may_be_refused() {
         assert_eq!(code(&delivery, 0), 550);
         assert!(delivery.content_sent && !delivery.in_doubt);
         assert!(delivery.final_reply_at.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_in_the_middle_of_the_content_is_quoted() {
+    let message = b"0123456789abcdef0123456789abcd\r\n".repeat(20_000);
+    for (offers, closes) in [
+        ("X", false),
+        ("CHUNKING", false),
+        ("X", true),
+        ("CHUNKING", true),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut peer = tokio::task::JoinSet::new();
+        peer.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Otherwise the kernel's real clock decides when the second line goes.
+            stream.set_nodelay(true).unwrap();
+            let greeting =
+                format!("220 x\r\n250-x\r\n250 {offers}\r\n250 m\r\n250 r\r\n354 go\r\n");
+            let mut space = vec![0; 65_536];
+            for line in greeting.split_inclusive("\r\n") {
+                stream.write_all(line.as_bytes()).await.unwrap();
+                if !line.starts_with("250-") && !line.starts_with("354") {
+                    let _ = stream.read(&mut space).await.unwrap();
+                }
+                if offers == "CHUNKING" && line == "250 r\r\n" {
+                    break;
+                }
+            }
+            stream.read_exact(&mut space).await.unwrap();
+            stream.write_all(b"552 5.3.4 too much\r\n").await.unwrap();
+            if closes {
+                stream.shutdown().await.unwrap();
+            }
+            while stream.read(&mut space).await.is_ok_and(|it| it > 0) {}
+        });
+        let fake = Fake::start(Script::default()).await;
+        let mut relay = relay(&fake);
+        relay.servers[0].port = port;
+        let mut job = job(relay, envelope(&["a@x.example"], &message), &message);
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        job.before_dot = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(()) })
+        });
+        let blocks = message.chunks(50_000).map(<[u8]>::to_vec).collect();
+        job.content = Arc::new(Pieces(blocks));
+        let delivery = pool().deliver(&job).await;
+        assert_eq!(code(&delivery, 0), 552, "{offers}");
+        assert_eq!(delivery.attempts[0].stage, Stage::Content);
+        assert!(delivery.content_sent && !delivery.in_doubt);
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// A content in many blocks.
+struct Pieces(Vec<Vec<u8>>);
+
+impl Content for Pieces {
+    fn size_bytes(&self) -> u64 {
+        self.0.iter().map(|it| it.len() as u64).sum()
+    }
+
+    fn open(&self) -> Boxed<'_, Result<Box<dyn Blocks>, String>> {
+        let reading: Box<dyn Blocks> = Box::new(Reading(self.0.clone().into_iter()));
+        Box::pin(async { Ok(reading) })
+    }
+}
+
+struct Reading(std::vec::IntoIter<Vec<u8>>);
+
+impl Blocks for Reading {
+    fn next(&mut self) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
+        let block = self.0.next();
+        Box::pin(async {
+            // As from a disk: meanwhile the peer has its turn.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(block)
+        })
     }
 }
 
@@ -1015,7 +1098,6 @@ async fn a_recorded_delivery_shows_the_dialogue_but_not_the_content() {
 
 /// Answers every line with the next of these octets, whatever was said; notes what came.
 async fn erratic(mut stream: tokio::net::TcpStream, answers: Vec<&'static str>) -> Vec<u8> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut heard = Vec::new();
     let mut space = [0; 4_096];
     for answer in answers {
@@ -1084,6 +1166,7 @@ proptest::proptest! {
             let mut peer = tokio::task::JoinSet::new();
             peer.spawn(async move {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 drop(listener);
                 erratic(stream, answers).await
             });

@@ -224,7 +224,11 @@ impl Wire {
                         return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
                     }
                     Poll::Ready(Ok(some)) => written += some,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(error)) => {
+                        // A server that closes may have said why.
+                        let _ = self.poll_inbox(context);
+                        return Poll::Ready(Err(error));
+                    }
                     Poll::Pending => {
                         let _ = self.poll_inbox(context);
                         return Poll::Pending;
@@ -335,11 +339,14 @@ impl Wire {
 }
 
 /// The system's words, and plain ones for what happens every day.
-fn io_words(error: &std::io::Error) -> String {
+pub(super) fn io_words(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => "closed by the server".to_owned(),
         std::io::ErrorKind::ConnectionReset => "reset by the server".to_owned(),
         std::io::ErrorKind::BrokenPipe => "closed by the server while we were sending".to_owned(),
+        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        std::io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
+        std::io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
         _ => printable(error.to_string().as_bytes(), 200),
     }
 }

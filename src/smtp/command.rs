@@ -3,6 +3,7 @@
 //! Old clients are sloppy: a space after the colon, no angle brackets, any case, trailing
 //! spaces. That is read as it was meant. What could be read in two ways is refused.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::mail::text::printable;
@@ -132,9 +133,16 @@ impl Command {
         if line.iter().any(|it| it.is_ascii_control() && *it != b'\t') {
             return Err(CommandError::ControlCharacter);
         }
-        let line = std::str::from_utf8(line)
-            .map_err(|_| CommandError::NotUtf8)?
-            .trim_matches(is_space);
+        // Windows machines greet with names in their own character set; the name decides
+        // nothing, so it is taken as far as it can be read.
+        let greets = line
+            .get(..4)
+            .is_some_and(|it| it.eq_ignore_ascii_case(b"HELO") || it.eq_ignore_ascii_case(b"EHLO"));
+        let line = match String::from_utf8_lossy(line) {
+            Cow::Owned(_) if !greets => return Err(CommandError::NotUtf8),
+            line => line,
+        };
+        let line = line.trim_matches(is_space);
         let (verb, rest) = line.split_once(is_space).unwrap_or((line, ""));
         let rest = rest.trim_matches(is_space);
         match verb.to_ascii_uppercase().as_str() {
@@ -599,6 +607,10 @@ mod tests {
             Ok(Command::Ehlo("a.example".into()))
         );
         assert_eq!(parse("HELO"), Ok(Command::Helo(String::new())));
+        assert_eq!(
+            Command::parse(b"HELO M\xdcLLER-PC"),
+            Ok(Command::Helo("M\u{fffd}LLER-PC".into()))
+        );
         assert_eq!(parse("Data "), Ok(Command::Data));
         assert_eq!(parse(" rset\t"), Ok(Command::Rset));
         assert_eq!(parse("NOOP what ever"), Ok(Command::Noop));
@@ -838,7 +850,7 @@ mod tests {
             (b"FOO", 500),
             (b"MAIL\0", 500),
             (b"NOOP\r", 500),
-            (b"EHLO \xff", 500),
+            (b"VRFY \xff", 500),
             (b"GET / HTTP/1.1", 421),
             ("MAIL FROM:<jürgen@b.example>".as_bytes(), 553),
         ] {

@@ -5,9 +5,9 @@
 //! connections nor a thousand that drip keeps a new one out.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -93,6 +93,8 @@ struct Present {
 #[derive(Debug)]
 struct Member {
     client: IpAddr,
+    /// The listener that it came to, once that is told.
+    listener: OnceLock<SocketAddr>,
     busy: AtomicU8,
     /// Milliseconds after the crowd's origin at which it last did something whole.
     active: AtomicU64,
@@ -142,6 +144,15 @@ impl Crowd {
         self.present().members.len()
     }
 
+    /// How many are connected to one listener.
+    pub fn len_at(&self, listener: SocketAddr) -> usize {
+        let members = &self.present().members;
+        members
+            .values()
+            .filter(|it| it.listener.get() == Some(&listener))
+            .count()
+    }
+
     /// Whether nobody is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -168,6 +179,7 @@ impl Crowd {
         present.next += 1;
         let member = Arc::new(Member {
             client,
+            listener: OnceLock::new(),
             busy: AtomicU8::new(Busy::Idle as u8),
             active: AtomicU64::new(now),
             leave: Notify::new(),
@@ -224,6 +236,12 @@ impl Present {
 }
 
 impl Seat {
+    /// Tells which listener it came to, by its configured address.
+    pub fn came_to(&self, listener: SocketAddr) {
+        // Told once, right after it came in.
+        self.member.listener.set(listener).ok();
+    }
+
     /// Says that the client did something whole (a command, a message), and how needed
     /// its connection is from now on. A part of a line is nothing whole.
     pub fn active(&self, busy: Busy) {

@@ -170,6 +170,11 @@ impl Shared {
         self.crowd.len()
     }
 
+    /// How many clients are connected to a listener, by its configured address.
+    pub fn connections_at(&self, listener: SocketAddr) -> usize {
+        self.crowd.len_at(listener)
+    }
+
     /// What happened since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -288,15 +293,18 @@ fn let_in(
     };
     let trust = guard::trust(place.bound, client.ip(), &listener);
     match shared.crowd.enter(client.ip(), trust) {
-        Ok(seat) => Some(connection::Start {
-            shared: shared.clone(),
-            live,
-            place,
-            listener,
-            stream,
-            client: client.ip(),
-            seat,
-        }),
+        Ok(seat) => {
+            seat.came_to(place.configured);
+            Some(connection::Start {
+                shared: shared.clone(),
+                live,
+                place,
+                listener,
+                stream,
+                client: client.ip(),
+                seat,
+            })
+        }
         Err(crowded) => {
             debug!(client = %client.ip(), ?crowded, "too many connections");
             let reply = match crowded {

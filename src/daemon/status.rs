@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
+use crate::accept::Counters;
 use crate::config::{ListenerAuth, ListenerTls};
 use crate::control::protocol::{
     ListenerStatus, QueueCounts, RelayState, SpoolReport, StatusReport, Traffic,
@@ -22,10 +23,6 @@ use super::desk::Stopping;
 pub struct Facts {
     /// When it started.
     pub started: Timestamp,
-    /// Messages accepted.
-    pub accepted: AtomicU64,
-    /// Messages refused at the door.
-    pub refused: AtomicU64,
     /// Recipients delivered.
     pub delivered: AtomicU64,
     /// Attempts that failed for the time being.
@@ -47,8 +44,6 @@ impl Facts {
     pub fn new(started: Timestamp) -> Self {
         Self {
             started,
-            accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             deferred: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -111,11 +106,11 @@ impl Facts {
     }
 
     /// The counters as the protocol names them.
-    pub fn traffic(&self) -> Traffic {
+    pub fn traffic(&self, clients: &Counters) -> Traffic {
         let read = |it: &AtomicU64| it.load(Ordering::Relaxed);
         Traffic {
-            accepted: read(&self.accepted),
-            refused: read(&self.refused),
+            accepted: read(&clients.accepted),
+            refused: read(&clients.refused),
             delivered: read(&self.delivered),
             deferred: read(&self.deferred),
             failed: read(&self.failed),
@@ -194,7 +189,7 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
                 ListenerAuth::Required => "required",
             }
             .into(),
-            clients: answers.shared.connections() as u64,
+            clients: answers.shared.connections_at(listener.address) as u64,
         })
         .collect();
     Ok(StatusReport {
@@ -206,7 +201,7 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
         configuration_error,
         listeners,
         queue: counts(&spool, &paused, facts.sending(), oldest),
-        traffic: facts.traffic(),
+        traffic: facts.traffic(answers.shared.counters()),
         spool: SpoolReport {
             path: config.spool.path.display().to_string(),
             used_bytes: spool.log_bytes,

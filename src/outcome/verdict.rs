@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::mail::text::printable;
 use crate::mail::{
     Diagnostic, EnhancedStatus, Envelope, HoldReason, Notify, Origin, Recipient, RecipientStatus,
-    ReversePath,
+    ReversePath, Stage,
 };
 use crate::relay::{Attempt, Delivery, RelayError, Severity};
 
@@ -205,8 +205,43 @@ pub(super) fn recalled(
     }
 }
 
+/// The error behind a diagnostic that was no reply, as far as [`own_status`] tells it.
+fn own_error(last: &Diagnostic) -> Option<RelayError> {
+    if last.code.is_some() {
+        return None;
+    }
+    let (server, detail) = (last.server.clone(), last.text.clone());
+    let stage = last.stage;
+    let status = last.enhanced?;
+    Some(match (status.class, status.subject, status.detail) {
+        (4, 4, 4) => RelayError::NoServer {
+            name: server,
+            detail,
+        },
+        (4, 4, 3) => RelayError::Dns {
+            name: server,
+            detail,
+        },
+        (4, 4, 1) => RelayError::Connect { server, detail },
+        (4, 7, 10) if stage == Stage::Tls => RelayError::Tls { server, detail },
+        (4, 7, 10) => RelayError::NoSecureLogin { server },
+        (4, 7, 9) => RelayError::AuthUnavailable { offered: detail },
+        (4, 5, 0) => RelayError::Garbage {
+            stage,
+            said: detail,
+        },
+        (4, 4, 2) => RelayError::Closed { stage, detail },
+        (5, 6, 7) => RelayError::Unsupported { what: "SMTPUTF8" },
+        (5, 6, 3) => RelayError::Unsupported { what: "8BITMIME" },
+        _ => return None,
+    })
+}
+
 /// What was last said about a recipient, judged by the rules of today.
 pub fn classify_again(rules: &Rules, last: &Diagnostic) -> Finding {
+    if let Some(error) = own_error(last) {
+        return classify_error(rules, &error, &last.server);
+    }
     classify(
         rules,
         &Refusal {

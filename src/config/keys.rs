@@ -92,8 +92,11 @@ pub const USER_KEYS: &[&str] = &[
 ///
 /// Delete the line when the feature is built.
 pub const NOT_BUILT: &[(&str, Option<&str>)] = &[
-    ("http", None),
+    ("http.confirm", None),
+    ("http.base-url", None),
     ("hints", None),
+    ("relays.*.spf-include", None),
+    ("relays.*.outbound-ips", None),
     ("relays.*.verify", Some("true")),
     ("relays.*.auth", Some("xoauth2")),
 ];

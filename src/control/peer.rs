@@ -16,6 +16,16 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// This program itself: its own pages ask the same questions.
+    pub fn ours() -> Self {
+        Self {
+            user: "penstockd".into(),
+            uid: 0,
+            gid: 0,
+            pid: None,
+        }
+    }
+
     /// The caller with these numbers.
     pub(super) fn new(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         let user = fs::read_to_string("/etc/passwd")

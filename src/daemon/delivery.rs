@@ -19,6 +19,7 @@ use crate::outcome::{self, Cause, Health};
 use crate::release::{Grant, Ledger, Release};
 use crate::spool::{FlowKey, Lease, Leased, Recovered, SpoolError, Waiting};
 
+use super::alarm::Alarm;
 use super::desk::{Desk, Event};
 use super::lifecycle::Phase;
 use super::status::Facts;
@@ -69,6 +70,8 @@ pub struct Delivery {
     next_round: Instant,
     rebuilding: bool,
     ledger_lost: bool,
+    /// What is to be mailed to the administrator.
+    alarms: Vec<Alarm>,
 }
 
 /// A transaction under way.
@@ -118,6 +121,7 @@ impl Delivery {
             next_round: Instant::now() + ROUND,
             rebuilding: false,
             ledger_lost,
+            alarms: Vec::new(),
             office,
         }
     }
@@ -168,6 +172,7 @@ impl Delivery {
     /// Does all that can be done now.
     async fn pump(&mut self) {
         self.missed().await;
+        self.mail_alarms().await;
         self.follow_directory().await;
         self.fetch_retries().await;
         if Instant::now() >= self.next_round {
@@ -325,6 +330,17 @@ impl Delivery {
                     warn!(%trouble, relay, "cannot read which retries are due");
                     self.book(&relay).next_retry = Some(again);
                 }
+            }
+        }
+    }
+
+    /// Mails what the administrator should know.
+    async fn mail_alarms(&mut self) {
+        for alarm in std::mem::take(&mut self.alarms) {
+            match self.office.mail(&alarm).await {
+                Ok(Some(envelope)) => self.waits_again(&envelope),
+                Ok(None) => {}
+                Err(trouble) => warn!(%trouble, alarm = alarm.subject, "cannot mail an alarm"),
             }
         }
     }
@@ -511,6 +527,7 @@ impl Delivery {
             (outcome::Change::None, _) => return,
             (outcome::Change::Paused, Some(pause)) => {
                 self.release.pause(relay);
+                let alarm = Alarm::paused(relay, &pause);
                 let (class, remedy, words) = (pause.class, pause.remedy, pause.words);
                 let next_probe = pause.next_probe.map(|it| it.to_string());
                 match pause.cause {
@@ -525,6 +542,7 @@ impl Delivery {
                             next_probe,
                             "relay paused: its mail waits"
                         );
+                        self.alarms.push(alarm);
                     }
                 }
             }

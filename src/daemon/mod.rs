@@ -5,6 +5,7 @@
 //! from the outside in: listeners and their clients, the delivery task and its
 //! transactions, the control socket, the spool.
 
+mod alarm;
 mod answers;
 mod change;
 pub mod delivery;
@@ -25,15 +26,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::accept::{self, CrowdLimits, Live};
 use crate::clock::Clock;
-use crate::config::{Checked, Config, ConfigError, MinFree};
+use crate::config::{Checked, Config, ConfigError, HttpAddress, MinFree};
 use crate::control;
 use crate::dns::{Dns, Resolver};
+use crate::http;
 use crate::relay::Pool;
 use crate::spool::{Reserve, Spool, SpoolError, SpoolOptions};
 use crate::tls::TlsError;
@@ -293,6 +296,15 @@ impl Daemon {
         let controls = Lifecycle::default();
         let (requests, asked) = mpsc::channel(16);
         let (stop_control, stopping) = watch::channel(false);
+        if let Some(address) = &answers.live.borrow().config.http.admin {
+            let pages = pages(address).await?;
+            let (requests, stopping) = (requests.clone(), stopping.clone());
+            controls.spawn(async move {
+                if let Err(error) = http::serve(pages, requests, stopping).await {
+                    error!(%error, "the pages for administrators are not served any more");
+                }
+            });
+        }
         controls.spawn(control::server::serve(bound, requests, stopping));
         controls.spawn(answers::serve(answers, asked, controls.clone()));
 
@@ -410,6 +422,20 @@ impl Daemon {
             false => Ended::CutOff,
         }
     }
+}
+
+/// Where the pages for administrators are served.
+async fn pages(address: &HttpAddress) -> Result<http::Bound, StartError> {
+    let bound = match address {
+        HttpAddress::Unix(path) => http::Bound::unix(path),
+        HttpAddress::Loopback(address) => {
+            TcpListener::bind(address).await.map(http::Bound::Loopback)
+        }
+    };
+    bound.map_err(|source| StartError::System {
+        action: "serve http.admin",
+        source,
+    })
 }
 
 /// Tells the service manager, if there is one.

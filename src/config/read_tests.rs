@@ -86,7 +86,6 @@ auth         = "auto"
 tls          = "implicit"
 reverse-path = "keep"
 bulk         = true
-spf-include  = "spf.uwdomein.nl"
 limits       = { connections = 4 }
 "#;
 
@@ -175,11 +174,11 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 #[test]
 fn keys_of_unbuilt_features_are_refused_as_such() {
     refused(
-        "[http]\nadmin = \"unix:/x\"\n[hints.no-subject]\naction = \"hold\"\n[relays.a]\nserver = \"[a.example]\"\n\
+        "[http]\nconfirm = \"127.0.0.1:8025\"\n[hints.no-subject]\naction = \"hold\"\n[relays.a]\nserver = \"[a.example]\"\n\
          verify = true\nauth = \"xoauth2\"\n[relays.b]\nserver = \"[b.example]\"\nverify = false\n",
         "",
         &[
-            "2 http.admin: is not built yet",
+            "2 http.confirm: is not built yet",
             "4 hints.no-subject.action: is not built yet",
             "7 relays.a.verify: true is not built yet",
             "7 relays.a.verify: needs to know where",

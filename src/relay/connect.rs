@@ -2,7 +2,7 @@
 //! greeting, EHLO, STARTTLS, AUTH (RFC 5321, 3207, 4954, 8314).
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,17 +11,16 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::auth::{Mechanism, choose, log_in};
+use super::find::find;
+use super::secure::TlsFacts;
 use super::transcript::Transcript;
 use super::wire::{Stream, Wire, io_words};
-use crate::config::{AuthMethod, Certificates, Host, Relay, RelayTls, Server, Timeouts};
-use crate::dns::{Dns, DnsError, MailServers, addresses, mail_servers};
-use crate::mail::text::printable;
-use crate::mail::{Domain, Stage};
+use crate::config::{AuthMethod, Certificates, Relay, RelayTls, Server, Timeouts};
+use crate::dns::Dns;
+use crate::mail::Stage;
 use crate::smtp::Extensions;
-use crate::tls::{ClientTls, TlsError, Trust, fingerprint, fingerprint_text};
+use crate::tls::ClientTls;
 
-/// Addresses of one server that are tried, all its MX hosts together.
-const ADDRESSES_MAXIMUM: usize = 10;
 /// All addresses of one server together get so many times the limit of one.
 const PATIENCE: u32 = 3;
 
@@ -54,19 +53,6 @@ pub(super) struct Connection {
     pub(super) login: Option<Mechanism>,
 }
 
-/// What was agreed in a handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFacts {
-    /// `TLSv1_3`.
-    pub version: String,
-    /// The cipher suite.
-    pub cipher: String,
-    /// The certificate's fingerprint as the configuration writes it.
-    pub fingerprint: String,
-    /// It was verified, by chain and name or by fingerprint.
-    pub verified: bool,
-}
-
 /// No connection: why, at which server, and what was said.
 pub(super) struct Unconnected {
     pub(super) error: RelayError,
@@ -78,15 +64,15 @@ pub(super) struct Unconnected {
 /// Makes connections; keeps what is expensive to make.
 pub(super) struct Dialer {
     dns: Arc<dyn Dns>,
-    tls: Mutex<HashMap<(Certificates, bool), ClientTls>>,
+    pub(super) tls: Mutex<HashMap<(Certificates, bool), ClientTls>>,
 }
 
 /// One attempt at one address, and the notes that outlive it.
-struct Try<'a> {
-    target: &'a Target,
-    server: &'a Server,
-    transcript: Option<Transcript>,
-    reached: String,
+pub(super) struct Try<'a> {
+    pub(super) target: &'a Target,
+    pub(super) server: &'a Server,
+    pub(super) transcript: Option<Transcript>,
+    pub(super) reached: String,
 }
 
 impl Dialer {
@@ -158,7 +144,7 @@ impl Dialer {
     async fn connect_server(&self, attempt: &mut Try<'_>) -> Result<Connection, RelayError> {
         let limit = attempt.target.timeouts.connect;
         let patience = Instant::now() + limit * PATIENCE;
-        let looked_up = timeout_at(patience, self.find(&attempt.server.host)).await;
+        let looked_up = timeout_at(patience, find(&*self.dns, &attempt.server.host)).await;
         let found = looked_up.unwrap_or_else(|_| {
             Err(RelayError::Dns {
                 name: attempt.server.host.to_string(),
@@ -212,47 +198,6 @@ impl Dialer {
         });
         attempt.reached = reached;
         Err(error)
-    }
-
-    /// The addresses of a server, in the order to try them, each with its host's name.
-    async fn find(&self, host: &Host) -> Result<Vec<(String, IpAddr)>, RelayError> {
-        let names = match host {
-            Host::Address(address) => return Ok(vec![(address.to_string(), *address)]),
-            Host::Name(name) => vec![name.ascii().to_owned()],
-            Host::Mx(name) => self.mail_hosts(name).await?,
-        };
-        let mut found = Vec::new();
-        let mut trouble = None;
-        for name in names {
-            match addresses(&*self.dns, &name).await {
-                Ok(list) => found.extend(list.into_iter().map(|it| (name.clone(), it))),
-                // A temporary failure is the better excuse: it says less.
-                Err(error) if error.is_temporary() => trouble = Some((name, error)),
-                Err(error) => {
-                    trouble.get_or_insert((name, error));
-                }
-            }
-            if found.len() >= ADDRESSES_MAXIMUM {
-                break;
-            }
-        }
-        found.truncate(ADDRESSES_MAXIMUM);
-        match trouble {
-            Some((name, error)) if found.is_empty() => Err(dns_error(name, &error)),
-            _ => Ok(found),
-        }
-    }
-
-    async fn mail_hosts(&self, name: &Domain) -> Result<Vec<String>, RelayError> {
-        match mail_servers(&*self.dns, name).await {
-            Ok(MailServers::Listed(names)) => Ok(names),
-            Ok(MailServers::Itself) => Ok(vec![name.ascii().to_owned()]),
-            Ok(MailServers::Nobody) => Err(RelayError::NoServer {
-                name: name.to_string(),
-                detail: "its null MX record says that it takes no mail".to_owned(),
-            }),
-            Err(error) => Err(dns_error(name.to_string(), &error)),
-        }
     }
 
     /// One address: TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
@@ -343,134 +288,6 @@ impl Dialer {
         Ok((offered, login))
     }
 
-    fn wants_starttls(&self, attempt: &Try<'_>, offered: &Extensions) -> Result<bool, RelayError> {
-        match attempt.server.tls {
-            RelayTls::Off | RelayTls::Implicit => Ok(false),
-            RelayTls::Required | RelayTls::Opportunistic if offered.starttls => Ok(true),
-            RelayTls::Opportunistic => Ok(false),
-            RelayTls::Required if attempt.logs_in() => Err(RelayError::NoSecureLogin {
-                server: attempt.reached.clone(),
-            }),
-            RelayTls::Required => Err(RelayError::Tls {
-                server: attempt.reached.clone(),
-                detail: "the server does not offer STARTTLS".to_owned(),
-            }),
-        }
-    }
-
-    /// Puts TLS on a connection that was promised it.
-    async fn upgrade(
-        &self,
-        attempt: &mut Try<'_>,
-        wire: &mut Wire,
-    ) -> Result<TlsFacts, RelayError> {
-        // Octets behind the 220 came in clear, perhaps from somebody in between, and would
-        // be taken for replies under TLS: response injection.
-        if wire.has_unread() {
-            return Err(RelayError::Garbage {
-                stage: Stage::StartTls,
-                said: "more octets in clear after the reply to STARTTLS: somebody injects replies"
-                    .to_owned(),
-            });
-        }
-        let deadline = Instant::now() + attempt.target.timeouts.connect;
-        let placeholder = Wire::new(Stream::Closed, None);
-        let (stream, transcript) = std::mem::replace(wire, placeholder).into_parts();
-        attempt.transcript = transcript;
-        let Stream::Plain(stream) = stream else {
-            return Err(RelayError::Tls {
-                server: attempt.reached.clone(),
-                detail: "TLS within TLS".to_owned(),
-            });
-        };
-        let (stream, facts) = self.secure(attempt, stream, deadline).await?;
-        *wire = Wire::new(stream, attempt.transcript.take());
-        Ok(facts)
-    }
-
-    /// The handshake.
-    async fn secure(
-        &self,
-        attempt: &mut Try<'_>,
-        stream: TcpStream,
-        deadline: Instant,
-    ) -> Result<(Stream, TlsFacts), RelayError> {
-        let failed = |detail: String| RelayError::Tls {
-            server: attempt.reached.clone(),
-            detail,
-        };
-        let certificates = &attempt.target.relay.certificates;
-        let trust = match attempt.server.tls {
-            RelayTls::Opportunistic if !attempt.logs_in() => Trust::Nobody,
-            _ => Trust::Configured,
-        };
-        let client = self
-            .client(certificates, trust)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        // The name that was configured, not the one that DNS gave for it: whoever can
-        // forge an MX record must not get the password.
-        let name = match (&certificates.tls_name, &attempt.server.host) {
-            (Some(name), _) => name.clone(),
-            (None, Host::Mx(name) | Host::Name(name)) => name.ascii().to_owned(),
-            (None, Host::Address(address)) => address.to_string(),
-        };
-        let limit = attempt.target.timeouts.connect;
-        let handshake = timeout_at(deadline, client.connect(&name, stream)).await;
-        let stream = match handshake {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed(timed_out(limit))),
-        };
-        let session = stream.get_ref().1;
-        let leaf = session.peer_certificates().and_then(|it| it.first());
-        let facts = TlsFacts {
-            version: session
-                .protocol_version()
-                .map(|it| format!("{it:?}"))
-                .unwrap_or_default(),
-            cipher: session
-                .negotiated_cipher_suite()
-                .map(|it| format!("{:?}", it.suite()))
-                .unwrap_or_default(),
-            fingerprint: leaf
-                .map(|it| fingerprint_text(&fingerprint(it)))
-                .unwrap_or_default(),
-            verified: client.is_verified(),
-        };
-        attempt.note(&format!(
-            "{} {}, certificate {} {}",
-            facts.version,
-            facts.cipher,
-            facts.fingerprint,
-            if facts.verified {
-                "verified"
-            } else {
-                "not verified"
-            }
-        ));
-        Ok((Stream::Tls(Box::new(stream)), facts))
-    }
-
-    async fn client(
-        &self,
-        certificates: &Certificates,
-        trust: Trust,
-    ) -> Result<ClientTls, TlsError> {
-        let key = (certificates.clone(), trust == Trust::Configured);
-        let lock = || self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = lock().get(&key) {
-            return Ok(kept.clone());
-        }
-        // It reads files, the system's roots among them.
-        let wanted = key.0.clone();
-        let made = tokio::task::spawn_blocking(move || ClientTls::new(&wanted, trust))
-            .await
-            .map_err(|error| TlsError::Handshake(error.to_string()))??;
-        lock().insert(key, made.clone());
-        Ok(made)
-    }
-
     async fn authenticate(
         &self,
         attempt: &Try<'_>,
@@ -509,11 +326,11 @@ impl Dialer {
 }
 
 impl Try<'_> {
-    fn logs_in(&self) -> bool {
+    pub(super) fn logs_in(&self) -> bool {
         self.target.relay.credentials.is_some() && self.target.relay.auth != AuthMethod::None
     }
 
-    fn note(&mut self, words: &str) {
+    pub(super) fn note(&mut self, words: &str) {
         if let Some(transcript) = &mut self.transcript {
             transcript.add(super::transcript::Said::Note, words);
         }
@@ -556,15 +373,6 @@ fn no_connection(server: String, detail: String) -> RelayError {
     RelayError::Connect { server, detail }
 }
 
-fn timed_out(limit: Duration) -> String {
+pub(super) fn timed_out(limit: Duration) -> String {
     format!("no answer within {} s", limit.as_secs())
-}
-
-fn dns_error(name: String, error: &DnsError) -> RelayError {
-    let detail = printable(error.to_string().as_bytes(), 200);
-    if error.is_temporary() {
-        RelayError::Dns { name, detail }
-    } else {
-        RelayError::NoServer { name, detail }
-    }
 }

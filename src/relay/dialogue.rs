@@ -5,19 +5,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connect::{Connection, refused};
+use super::content::send;
+use super::notes::Notes;
 use super::plan::{Named, Plan, plan};
-use super::wire::WriteError;
-use super::{Attempt, Blocks, Delivery, Job, RelayError};
+use super::{Delivery, Job, RelayError};
 use crate::clock::Clock;
 use crate::mail::{Body, Stage};
-use crate::smtp::{DataEncoder, Reply};
+use crate::smtp::Reply;
 
 /// Commands in one group. Their replies must fit the buffers of both sides, or each
 /// would wait for the other (RFC 2920 section 3.1).
 const GROUP_MAXIMUM: usize = 100;
-/// Content is gathered up to here before it is written.
-const GATHER_BYTES: usize = 64 * 1024;
-
 /// How a transaction left its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -31,64 +29,6 @@ pub(super) enum After {
 /// instead of answering MAIL. On a fresh one it can be told from the beginning.
 #[derive(Debug)]
 pub(super) struct Stale;
-
-/// What is noted down during one transaction.
-struct Notes<'a> {
-    job: &'a Job,
-    clock: &'a Clock,
-    started: Instant,
-    delivery: Delivery,
-}
-
-impl Notes<'_> {
-    fn settle(&mut self, recipient: usize, stage: Stage, result: Result<Reply, RelayError>) {
-        self.delivery.attempts.push(Attempt {
-            recipient,
-            result,
-            stage,
-            at: self.clock.now(),
-            took: self.started.elapsed(),
-        });
-    }
-
-    fn fail(&mut self, recipients: &[usize], error: &RelayError) {
-        for recipient in recipients {
-            self.settle(*recipient, error.stage(), Err(error.clone()));
-        }
-    }
-}
-
-/// A delivery that came to this error for all recipients, before any content was sent.
-pub(super) fn failed(
-    job: &Job,
-    clock: &Clock,
-    started: Instant,
-    server: &str,
-    error: &RelayError,
-) -> Delivery {
-    let mut notes = Notes::new(job, clock, started, server);
-    notes.fail(&job.recipients, error);
-    notes.delivery
-}
-
-impl<'a> Notes<'a> {
-    fn new(job: &'a Job, clock: &'a Clock, started: Instant, server: &str) -> Self {
-        let delivery = Delivery {
-            attempts: Vec::with_capacity(job.recipients.len()),
-            content_sent: false,
-            final_reply_at: None,
-            server: server.to_owned(),
-            in_doubt: false,
-            dsn_passed_on: false,
-        };
-        Self {
-            job,
-            clock,
-            started,
-            delivery,
-        }
-    }
-}
 
 /// Sends the message of a job over a connection.
 pub(super) async fn transact(
@@ -372,99 +312,6 @@ fn usable_after(error: &RelayError) -> After {
     }
 }
 
-/// Sends the content in as few writes as its size allows, the last of them together
-/// with its end, and reads the reply.
-async fn send(
-    connection: &mut Connection,
-    chunking: bool,
-    notes: &mut Notes<'_>,
-    accepted: &[usize],
-) -> Result<Reply, RelayError> {
-    let job = notes.job;
-    let limit = job.timeouts.data;
-    let ours = |detail| RelayError::Ours { detail };
-    let mut blocks: Box<dyn Blocks> = job.content.open().await.map_err(ours)?;
-    let mut encoder = DataEncoder::new();
-    let size_bytes = job.content.size_bytes();
-    let mut read_bytes: u64 = 0;
-    let mut out = Vec::with_capacity(GATHER_BYTES.min(size_bytes as usize + 128));
-    if chunking {
-        push_line(&mut out, &format!("BDAT {size_bytes} LAST"));
-    }
-    while let Some(block) = blocks.next().await.map_err(ours)? {
-        // Before more is gathered, never after: something is left to go with the end.
-        if out.len() >= GATHER_BYTES {
-            notes.delivery.content_sent = true;
-            if let Err(failed) = connection.wire.write(Stage::Content, &out, limit).await {
-                return Err(early_words(connection, failed.error));
-            }
-            out.clear();
-        }
-        read_bytes += block.len() as u64;
-        // One octet more or less than announced would be read as a command.
-        if read_bytes > size_bytes {
-            break;
-        }
-        if chunking {
-            out.extend_from_slice(&block);
-        } else {
-            encoder.feed(&block, &mut out);
-        }
-    }
-    if read_bytes != size_bytes {
-        return Err(ours(
-            "the content is not as long as it should be".to_owned(),
-        ));
-    }
-    if connection.wire.is_stale().await {
-        let closed = RelayError::Closed {
-            stage: Stage::Content,
-            detail: "the server spoke or closed before the end of the content".to_owned(),
-        };
-        return Err(early_words(connection, closed));
-    }
-    (job.before_dot)(accepted.to_vec()).await.map_err(ours)?;
-    if !chunking {
-        out.extend_from_slice(encoder.finish());
-    }
-    notes.delivery.content_sent = true;
-    connection
-        .wire
-        .note(&format!("content, {read_bytes} octets, and its end"));
-    if let Err(WriteError { written, error }) =
-        connection.wire.write(Stage::FinalDot, &out, limit).await
-    {
-        // The end itself was not handed over: then the server cannot have seen it.
-        if written < out.len() {
-            return Err(early_words(connection, at_content(error)));
-        }
-        return Err(error);
-    }
-    connection
-        .wire
-        .reply(Stage::FinalDot, job.timeouts.final_dot)
-        .await
-}
-
-/// A server that refuses in the middle of the content says so and closes: its words are
-/// the better reason.
-fn early_words(connection: &mut Connection, error: RelayError) -> RelayError {
-    match connection.wire.take_reply(Stage::Content) {
-        Some(Ok(reply)) => refused(Stage::Content, reply),
-        Some(Err(garbage)) => garbage,
-        None => error,
-    }
-}
-
-fn at_content(error: RelayError) -> RelayError {
-    let stage = Stage::Content;
-    match error {
-        RelayError::Closed { detail, .. } => RelayError::Closed { stage, detail },
-        RelayError::Silent { after, .. } => RelayError::Silent { stage, after },
-        other => other,
-    }
-}
-
 /// One command and its reply.
 async fn ask(
     connection: &mut Connection,
@@ -483,7 +330,7 @@ async fn ask(
     connection.wire.reply(stage, limit).await
 }
 
-fn push_line(group: &mut Vec<u8>, line: &str) {
+pub(super) fn push_line(group: &mut Vec<u8>, line: &str) {
     group.extend_from_slice(line.as_bytes());
     group.extend_from_slice(b"\r\n");
 }

@@ -7,12 +7,16 @@
 pub mod attempt;
 mod auth;
 mod connect;
+mod content;
 mod dialogue;
 #[cfg(test)]
 mod fake;
+mod find;
 pub mod job;
+mod notes;
 mod plan;
 mod pool;
+mod secure;
 mod test;
 #[cfg(test)]
 mod tests;
@@ -21,8 +25,8 @@ mod wire;
 
 pub use attempt::{Attempt, Delivery, RelayError, Severity};
 pub use auth::Mechanism;
-pub use connect::TlsFacts;
 pub use job::{BeforeDot, Blocks, Boxed, Content, Job};
 pub use pool::Pool;
+pub use secure::TlsFacts;
 pub use test::TestReport;
 pub use transcript::{Said, Transcript};

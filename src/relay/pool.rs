@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::{Connection, Dialer, Target, Unconnected};
-use super::dialogue::{After, Stale, failed, transact};
+use super::dialogue::{After, Stale, transact};
+use super::notes::failed;
 use super::transcript::Transcript;
 use super::{Delivery, Job, RelayError};
 use crate::clock::Clock;

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::RelayError;
 use super::auth::Mechanism;
-use super::connect::{Target, TlsFacts, Unconnected};
+use super::connect::{Target, Unconnected};
 use super::pool::Pool;
+use super::secure::TlsFacts;
 use super::transcript::Transcript;
 use crate::config::{Relay, Timeouts};
 use crate::smtp::Extensions;

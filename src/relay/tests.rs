@@ -868,6 +868,28 @@ async fn implicit_tls_is_made_before_anything_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_under_tls_are_reused_and_missed_when_they_die() {
+    for implicit in [true, false] {
+        let mut script = Script::offering(&["STARTTLS", "AUTH PLAIN", "PIPELINING"]);
+        script.implicit_tls = implicit;
+        let fake = Fake::start(script.at_nth("MAIL", 4, Act::Close)).await;
+        let tls = if implicit {
+            RelayTls::Implicit
+        } else {
+            RelayTls::Required
+        };
+        let pool = pool();
+        for number in 1..=5 {
+            let relay = with_login(&fake, tls);
+            let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+            assert_eq!(code(&pool.deliver(&job).await, 0), 250, "{number}");
+        }
+        assert_eq!(fake.connections(), 2);
+        assert_eq!(fake.contents().len(), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn replies_injected_before_the_handshake_are_refused() {
     let script = Script::offering(&["STARTTLS"])
         .at("STARTTLS", Act::Raw(b"220 go\r\n250 injected\r\n".to_vec()));

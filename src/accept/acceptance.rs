@@ -107,6 +107,7 @@ impl Connection {
             attempts: 0,
             first_failure: None,
             warned: false,
+            past: Vec::new(),
         };
         (envelope, arrived.header, arrived.content)
     }

@@ -118,6 +118,7 @@ impl Office {
             attempts: 0,
             first_failure: None,
             warned: false,
+            past: Vec::new(),
         };
         self.spool
             .commit(envelope.clone(), content.finish().await?)

@@ -15,6 +15,7 @@ use crate::control::protocol::{
     ChangeReport, ChangeRequest, Content, FailureKind, Filter, Item, MessageState, Request,
     RouteReport, TopSnapshot, TraceRequest,
 };
+use crate::control::trace::{self, End};
 use crate::control::{Gone, Responder};
 use crate::mail::{Diagnostic, Envelope, Mailbox, QueueId};
 use crate::outcome::{Rules, classify_again};
@@ -25,7 +26,7 @@ use super::desk::{Desk, Stopping};
 use super::lifecycle::Lifecycle;
 use super::reload::Reloader;
 use super::transaction::Office;
-use super::{relay_test, status, trace};
+use super::{relay_test, status};
 
 /// Messages that are read from the spool together.
 const PAGE: usize = 256;
@@ -311,7 +312,17 @@ impl Answers {
             .unwrap_or(usize::MAX);
         let finished = self.spool.history(&lookup, limit).await?;
         let waiting = self.spool.find(&lookup, limit).await?;
-        for event in trace::events(&finished, &waiting, limit) {
+        let ended = finished.iter().map(|it| {
+            (
+                &it.envelope,
+                Some(End {
+                    at: it.at,
+                    by: &it.by,
+                }),
+            )
+        });
+        let told = ended.chain(waiting.iter().map(|it| (it, None))).collect();
+        for event in trace::events(told, limit) {
             to.item(Item::Event(Box::new(event))).await?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use tracing::{info, warn};
 
 use crate::control::protocol::Action;
 use crate::mail::{
-    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, QueueId, RecipientStatus, Rule, Stage,
-    State,
+    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Past, PastEvent, QueueId,
+    RecipientStatus, Rule, Stage, State,
 };
 use crate::outcome::report::Item;
 use crate::outcome::settle::{overdue, released_from_hold};
@@ -137,6 +137,16 @@ impl Delivery {
                 let mut next = before.clone();
                 next.relay = route.relay;
                 next.rule = route.rule;
+                next.remember(Past {
+                    at: self.office.clock.now(),
+                    event: PastEvent::Rerouted,
+                    recipient: None,
+                    said: None,
+                    note: format!(
+                        "follows the directory from {} to {}",
+                        before.relay, next.relay
+                    ),
+                });
                 pairs.push((before, next));
             }
             match page.next {
@@ -267,6 +277,27 @@ fn changed(
             };
             end(&mut next, RecipientStatus::Failed, Some(&said));
         }
+    }
+    let event = match action {
+        Action::Hold => Some(PastEvent::Held),
+        Action::Release => Some(PastEvent::Released),
+        Action::Retry => Some(PastEvent::Retried),
+        Action::Reroute { .. } => Some(PastEvent::Rerouted),
+        // The history tells who ended it.
+        Action::Delete | Action::Fail => None,
+    };
+    if let Some(event) = event {
+        let words = match action {
+            Action::Reroute { to } => format!("by {by} to {to} {note}"),
+            _ => format!("by {by} {note}"),
+        };
+        next.remember(Past {
+            at: now,
+            event,
+            recipient: None,
+            said: None,
+            note: words.trim_end().to_owned(),
+        });
     }
     Some(next)
 }

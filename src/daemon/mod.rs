@@ -18,7 +18,6 @@ mod relay_test;
 mod reload;
 mod sockets;
 mod status;
-mod trace;
 mod transaction;
 
 use std::path::{Path, PathBuf};

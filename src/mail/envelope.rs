@@ -55,7 +55,13 @@ pub struct Envelope {
     pub first_failure: Option<Timestamp>,
     /// The delay warning was sent.
     pub warned: bool,
+    /// What happened to it before what [`Recipient::last`] tells, oldest first; bounded
+    /// by [`remember`](Self::remember).
+    pub past: Vec<Past>,
 }
+
+/// Events of one message that are kept.
+const PAST_MAXIMUM: usize = 40;
 
 impl Envelope {
     /// The recipients that are not settled yet, each with its place in `recipients`.
@@ -64,6 +70,15 @@ impl Envelope {
             .iter()
             .enumerate()
             .filter(|(_, it)| it.status == RecipientStatus::Waiting)
+    }
+
+    /// Keeps what happened, for `trace`. When there is too much, the first event and the
+    /// latest ones are kept: how it began and how it goes now.
+    pub fn remember(&mut self, event: Past) {
+        if self.past.len() >= PAST_MAXIMUM {
+            self.past.remove(1);
+        }
+        self.past.push(event);
     }
 
     /// Whether every recipient is settled.
@@ -312,6 +327,67 @@ pub struct Diagnostic {
     pub text: String,
     /// The final dot was sent and no reply came: it may have been delivered.
     pub in_doubt: bool,
+}
+
+/// Something that happened to a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Past {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: PastEvent,
+    /// The place of the recipient that it happened to; none: all.
+    pub recipient: Option<usize>,
+    /// What was said then, about a recipient.
+    pub said: Option<Diagnostic>,
+    /// An administrator's name and words, for what an administrator did.
+    pub note: String,
+}
+
+/// What can happen to a message on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PastEvent {
+    /// An attempt failed for the time being.
+    Deferred,
+    /// It was held.
+    Held,
+    /// It was released from a hold.
+    Released,
+    /// It was to be tried at once.
+    Retried,
+    /// It was moved to another relay.
+    Rerouted,
+    /// Its sender was warned of the delay.
+    Warned,
+}
+
+impl PastEvent {
+    /// Every event.
+    pub const ALL: [Self; 6] = [
+        Self::Deferred,
+        Self::Held,
+        Self::Released,
+        Self::Retried,
+        Self::Rerouted,
+        Self::Warned,
+    ];
+
+    /// The word for it in records and in `trace`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deferred => "deferred",
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::Retried => "retried",
+            Self::Rerouted => "rerouted",
+            Self::Warned => "warned",
+        }
+    }
+
+    /// The event with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
 }
 
 /// Whether a message may leave.

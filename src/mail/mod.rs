@@ -13,8 +13,8 @@ pub mod text;
 
 pub use address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 pub use envelope::{
-    Body, Diagnostic, Envelope, Hold, HoldReason, Mailing, Notify, Origin, Recipient,
-    RecipientStatus, Ret, Rule, Stage, State,
+    Body, Diagnostic, Envelope, Hold, HoldReason, Mailing, Notify, Origin, Past, PastEvent,
+    Recipient, RecipientStatus, Ret, Rule, Stage, State,
 };
 pub use queue_id::QueueId;
 pub use status::EnhancedStatus;

@@ -195,6 +195,7 @@ impl Report {
             attempts: 0,
             first_failure: None,
             warned: false,
+            past: Vec::new(),
         };
         (report, written.octets)
     }

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use crate::config::Retry;
 use crate::mail::text::printable;
-use crate::mail::{Envelope, Hold, HoldReason, RecipientStatus, ReversePath, Stage, State};
+use crate::mail::{
+    Envelope, Hold, HoldReason, Past, PastEvent, RecipientStatus, ReversePath, Stage, State,
+};
 use crate::relay::{Attempt, Delivery, RelayError};
 
 use super::backoff;
@@ -126,12 +128,21 @@ pub fn settle(
     }
 
     let mut reported: Vec<(ReportKind, Item)> = Vec::new();
+    let mut past = Vec::new();
     for (attempt, verdict) in &judged {
         let recipient = &mut next.recipients[attempt.recipient];
         let earlier_doubt = recipient.last.as_ref().is_some_and(|it| it.in_doubt);
         if let Some(mut said) = diagnostic(attempt, &delivery.server) {
             said.in_doubt |= earlier_doubt && *verdict != Verdict::Delivered;
-            recipient.last = Some(said);
+            if let Some(earlier) = recipient.last.replace(said) {
+                past.push(Past {
+                    at: earlier.at,
+                    event: PastEvent::Deferred,
+                    recipient: Some(attempt.recipient),
+                    said: Some(earlier),
+                    note: String::new(),
+                });
+            }
         }
         let mut tell = |kind, finding: Option<&Finding>| {
             reported.push((
@@ -166,6 +177,7 @@ pub fn settle(
         }
     }
 
+    past.into_iter().for_each(|it| next.remember(it));
     next.state = state(&next, envelope, &judged, policy, now, jitter);
     let mut reports = Report::gather(envelope, reported);
     if let Some(warning) = warning(&mut next, policy, now) {
@@ -374,6 +386,13 @@ fn warning(envelope: &mut Envelope, policy: &Policy<'_>, now: Timestamp) -> Opti
         return None;
     }
     envelope.warned = true;
+    envelope.remember(Past {
+        at: now,
+        event: PastEvent::Warned,
+        recipient: None,
+        said: None,
+        note: String::new(),
+    });
     let items = envelope
         .waiting()
         .filter(|(_, it)| it.notify.delay())

@@ -60,6 +60,7 @@ pub(super) fn envelope(recipients: &[&str]) -> Envelope {
         attempts: 0,
         first_failure: None,
         warned: false,
+        past: Vec::new(),
     }
 }
 

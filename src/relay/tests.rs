@@ -129,6 +129,7 @@ fn envelope(recipients: &[&str], content: &[u8]) -> Envelope {
         attempts: 0,
         first_failure: None,
         warned: false,
+        past: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::{
     Body, Diagnostic, Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Notify, Origin,
-    QueueId, Recipient, RecipientStatus, Ret, ReversePath, Rule, Stage, State,
+    Past, PastEvent, QueueId, Recipient, RecipientStatus, Ret, ReversePath, Rule, Stage, State,
 };
 
 use super::{RecordError, malformed, time};
@@ -51,6 +51,49 @@ pub(super) struct EnvelopeForm {
     first_failure: Option<i64>,
     #[serde(default, skip_serializing_if = "is_default")]
     warned: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    past: Vec<PastForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct PastForm {
+    at: i64,
+    event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipient: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    said: Option<DiagnosticForm>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    note: String,
+}
+
+impl From<&Past> for PastForm {
+    fn from(it: &Past) -> Self {
+        Self {
+            at: it.at.as_millisecond(),
+            event: it.event.name().to_owned(),
+            recipient: it.recipient,
+            said: it.said.as_ref().map(DiagnosticForm::from),
+            note: it.note.clone(),
+        }
+    }
+}
+
+impl PastForm {
+    /// None for an event of a later version: it is only left out of the trace.
+    fn into_past(self) -> Result<Option<Past>, RecordError> {
+        let Some(event) = PastEvent::from_name(&self.event) else {
+            return Ok(None);
+        };
+        Ok(Some(Past {
+            at: time(self.at)?,
+            event,
+            recipient: self.recipient,
+            said: self.said.map(DiagnosticForm::into_diagnostic).transpose()?,
+            note: self.note,
+        }))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -188,6 +231,7 @@ impl From<&Envelope> for EnvelopeForm {
             attempts: it.attempts,
             first_failure: it.first_failure.map(|it| it.as_millisecond()),
             warned: it.warned,
+            past: it.past.iter().map(PastForm::from).collect(),
         }
     }
 }
@@ -204,6 +248,9 @@ impl EnvelopeForm {
         let recipients: Vec<Recipient> = recipients
             .map(RecipientForm::into_recipient)
             .collect::<Result<_, _>>()?;
+        let past = self.past.into_iter().map(PastForm::into_past);
+        let past: Vec<Option<Past>> = past.collect::<Result<_, _>>()?;
+        let past = past.into_iter().flatten().collect();
         if recipients.is_empty() {
             return Err(malformed("no recipients"));
         }
@@ -247,6 +294,7 @@ impl EnvelopeForm {
             attempts: self.attempts,
             first_failure: self.first_failure.map(time).transpose()?,
             warned: self.warned,
+            past,
         })
     }
 }

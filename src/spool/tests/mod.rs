@@ -57,6 +57,7 @@ pub fn envelope(id: QueueId, from: &str, to: &[&str]) -> Envelope {
         attempts: 0,
         first_failure: None,
         warned: false,
+        past: Vec::new(),
     }
 }
 

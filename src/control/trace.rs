@@ -1,17 +1,25 @@
 //! What happened to a message, told from its envelope.
 
-use crate::control::protocol::TraceEvent;
-use crate::mail::{Diagnostic, Envelope, RecipientStatus, State};
-use crate::spool::Finished;
+use jiff::Timestamp;
 
-/// What happened to messages, the latest `limit` of them, oldest first.
-pub fn events(finished: &[Finished], waiting: &[Envelope], limit: usize) -> Vec<TraceEvent> {
-    let mut told: Vec<(&Envelope, Option<&Finished>)> = finished
-        .iter()
-        .map(|it| (&it.envelope, Some(it)))
-        .chain(waiting.iter().map(|it| (it, None)))
-        .collect();
+use super::protocol::TraceEvent;
+use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, RecipientStatus, State};
+
+/// When a message left the spool, and who ended it.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// `penstock`, or an administrator.
+    pub by: &'a str,
+}
+
+/// What happened to messages, the latest `limit` of them, oldest first. `told` has each
+/// message and, when it is finished, how it ended.
+pub fn events(mut told: Vec<(&Envelope, Option<End<'_>>)>, limit: usize) -> Vec<TraceEvent> {
     told.sort_by_key(|(envelope, _)| envelope.id);
+    // A message that finished while it was looked for is told once.
+    told.dedup_by_key(|(envelope, _)| envelope.id);
     let skipped = told.len().saturating_sub(limit);
     told[skipped..]
         .iter()
@@ -20,13 +28,29 @@ pub fn events(finished: &[Finished], waiting: &[Envelope], limit: usize) -> Vec<
 }
 
 /// What happened to one message.
-fn message(envelope: &Envelope, end: Option<&Finished>) -> Vec<TraceEvent> {
+fn message(envelope: &Envelope, end: Option<End<'_>>) -> Vec<TraceEvent> {
     let mut events = vec![TraceEvent {
         event: "accepted".into(),
         at: envelope.accepted,
         text: format!("from {} by {}", envelope.client, envelope.rule),
         ..blank(envelope)
     }];
+    for past in &envelope.past {
+        let recipient = past
+            .recipient
+            .and_then(|place| envelope.recipients.get(place));
+        let mut told = TraceEvent {
+            event: past.event.name().into(),
+            at: past.at,
+            to: recipient.map(|it| it.path.to_string()),
+            text: past.note.clone(),
+            ..blank(envelope)
+        };
+        if let Some(said) = &past.said {
+            tell(&mut told, said);
+        }
+        events.push(told);
+    }
     for recipient in &envelope.recipients {
         let event = match recipient.status {
             RecipientStatus::Delivered => "delivered",
@@ -51,7 +75,10 @@ fn message(envelope: &Envelope, end: Option<&Finished>) -> Vec<TraceEvent> {
         }
         events.push(told);
     }
-    if let State::Held(hold) = &envelope.state {
+    let by_hand = |hold: &Hold| hold.reason == HoldReason::Administrator;
+    if let State::Held(hold) = &envelope.state
+        && !by_hand(hold)
+    {
         events.push(TraceEvent {
             event: "held".into(),
             at: hold.since,
@@ -61,6 +88,7 @@ fn message(envelope: &Envelope, end: Option<&Finished>) -> Vec<TraceEvent> {
             ..blank(envelope)
         });
     }
+    events.sort_by_key(|it| it.at);
     events
 }
 

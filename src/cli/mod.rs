@@ -8,6 +8,7 @@
 mod change;
 pub mod config;
 mod context;
+mod demo;
 pub mod edit;
 mod exit;
 mod explain;
@@ -116,6 +117,8 @@ enum Verb {
         )]
         arguments: Vec<OsString>,
     },
+    /// Show Penstock at work, in a folder of its own that vanishes afterwards
+    Demo(demo::DemoArgs),
     /// What a shell needs to complete verbs and options
     Completions(shell::CompletionsArgs),
     /// This manual, for man(1): penstock man | man -l -
@@ -173,6 +176,7 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
     match verb {
         Verb::Config(verb) => configuration(context, verb),
         Verb::Status => status::status(context),
+        Verb::Demo(args) => demo::demo(context, &args),
         Verb::Queue(args) => queue::queue(context, args),
         Verb::Show(args) => show::show(context, args),
         Verb::Cat(args) => show::cat(context, args),

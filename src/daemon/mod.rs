@@ -135,7 +135,10 @@ impl StartError {
     /// The exit status that tells a service manager whether starting again could help.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Serve(_) | Self::Tls(_) => 78,
+            Self::Config(_)
+            | Self::Serve(_)
+            | Self::Tls(_)
+            | Self::Socket(SocketError::Unknown { .. }) => 78,
             Self::Socket(_)
             | Self::Spool(_)
             | Self::Dns(_)

@@ -422,9 +422,11 @@ impl Spool {
     /// daemon must exit then, and read the log again.
     pub async fn fatal(&self) -> SpoolError {
         let mut fatal = self.0.fatal.subscribe();
-        match fatal.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().unwrap_or(SpoolError::Closed),
-            Err(_) => std::future::pending().await,
+        let error = fatal.wait_for(Option::is_some).await;
+        // Cloned out of its guard, which must not be held over an await.
+        match error.ok().and_then(|it| it.clone()) {
+            Some(error) => error,
+            None => std::future::pending().await,
         }
     }
 

@@ -34,7 +34,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Puts the words of mail into those of the protocol, for the daemon and for the verbs
     // that work without it.
     ("control::describe", &["mail", "control::protocol"]),
-    ("http", &["control::protocol"]),
+    // Its requests go the way of those of the control socket.
+    (
+        "http",
+        &["control::protocol", "control::Peer", "control::Responder"],
+    ),
     (
         "cli",
         &[
@@ -82,7 +86,7 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "outcome",
-        &["tokio", "SystemTime", "std::fs"],
+        &["tokio", "SystemTime"],
         "what a refusal means is computed, not waited for",
     ),
     (
@@ -199,6 +203,9 @@ fn the_check_itself_sees_a_violation_however_it_is_written() {
 
 /// Whether the file above declares this one under `#[cfg(test)]`.
 fn is_test_only(source: &Path, module: &[String]) -> bool {
+    if module.iter().any(|it| it.ends_with("_tests")) {
+        return true;
+    }
     let Some((name, above)) = module.split_last().filter(|(_, above)| !above.is_empty()) else {
         return false;
     };

@@ -9,12 +9,15 @@ mod client;
 #[allow(dead_code)]
 mod dns;
 #[allow(dead_code)]
+mod harness;
+#[allow(dead_code)]
 mod intake;
 #[allow(dead_code)]
 mod relay;
 
 mod accepting;
 mod crowding;
+mod delivery;
 mod layers;
 mod permission;
 mod release;

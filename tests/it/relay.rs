@@ -315,6 +315,7 @@ impl FakeRelay {
         let accepting = start(accept(listener, shared.clone(), connections.clone()));
         Relay {
             addr: address,
+            tls: shared.tls,
             authority_pem: authority.pem(),
             fingerprint: certificate.fingerprint.clone(),
             shared,
@@ -375,6 +376,8 @@ impl Shared {
 /// A relay that runs until it is dropped.
 pub struct Relay {
     pub addr: SocketAddr,
+    /// How it offers TLS.
+    pub tls: Tls,
     /// What to trust.
     pub authority_pem: String,
     /// What to pin.
@@ -757,6 +760,12 @@ impl Conversation {
     async fn data(&mut self) -> Result<(), Over> {
         let mut searched = 0;
         let length = loop {
+            if self.input.is_empty() {
+                self.fill().await?;
+            }
+            if let Some(answer) = self.shared.rule_for("content") {
+                self.perform("content", answer).await?;
+            }
             if self.input.starts_with(b".\r\n") {
                 break 3;
             }
@@ -768,11 +777,6 @@ impl Conversation {
                 break from + at + 5;
             }
             searched = self.input.len().saturating_sub(4);
-            if !self.input.is_empty()
-                && let Some(answer) = self.shared.rule_for("content")
-            {
-                self.perform("content", answer).await?;
-            }
             self.fill().await?;
         };
         let rest = self.input.split_off(length);

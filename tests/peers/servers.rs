@@ -300,7 +300,6 @@ impl mailin::Handler for Kept {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the daemon is wired"]
 async fn a_weak_server_without_any_extension_gets_the_same_octets() {
     let kept = Kept::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

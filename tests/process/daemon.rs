@@ -49,6 +49,19 @@ impl Home {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    /// Waits until the daemon logged this.
+    pub async fn logged(&self, words: &str) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.log().contains(words) {
+            assert!(
+                Instant::now() < until,
+                "never logged: {words}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The daemon's command line, not started: for more environment.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_penstockd"));

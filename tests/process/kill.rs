@@ -16,7 +16,6 @@ fn rounds() -> usize {
 const CLIENTS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the daemon is wired"]
 async fn acknowledged_mail_survives_sigkill_at_any_moment_under_load() {
     let mut relay = FakeRelay::default();
     for user in 0..USERS {

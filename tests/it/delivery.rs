@@ -1,0 +1,234 @@
+//! What becomes of accepted mail: delivered, tried again, reported; never lost.
+
+use std::time::Duration;
+
+use crate::client::message;
+use crate::harness::{Harness, relay};
+use crate::relay::{Answer, FakeRelay};
+
+/// Virtual or real, nobody waits longer.
+const LONG: Duration = Duration::from_secs(10 * 24 * 3600);
+
+#[tokio::test(start_paused = true)]
+async fn a_greylisted_message_goes_out_at_the_second_attempt() {
+    let out = FakeRelay::default()
+        .answering_once("RCPT", "450 4.7.1 greylisted")
+        .start()
+        .await;
+    let penstock = Harness::relaying_to(&out, "").await;
+    penstock
+        .submit("ann@example.org", &["bob@example.net"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let minutes = out.attempts_after_minutes();
+    assert_eq!(minutes.len(), 2, "{minutes:?}");
+    assert!((0..=2).contains(&minutes[1]), "{minutes:?}");
+    assert_eq!(out.only().forward_paths(), ["bob@example.net"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_recipient_has_its_own_result_and_the_failed_one_is_reported() {
+    let out = FakeRelay::default()
+        .answering("RCPT TO:<gone@", "550 5.1.1 no such user")
+        .answering_once("RCPT TO:<later@", "451 4.3.0 later")
+        .start()
+        .await;
+    let penstock = Harness::relaying_to(&out, "").await;
+    let to = ["fine@example.net", "gone@example.net", "later@example.net"];
+    penstock
+        .submit("ann@example.org", &to, "three")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let all = out.accepted();
+    let reached: Vec<Vec<&str>> = all.iter().map(|it| it.forward_paths()).collect();
+    assert!(reached.contains(&vec!["fine@example.net"]), "{reached:?}");
+    assert!(reached.contains(&vec!["later@example.net"]), "{reached:?}");
+    let report = all
+        .iter()
+        .find(|it| it.reverse_path().is_empty())
+        .expect("a report");
+    assert_eq!(report.forward_paths(), ["ann@example.org"]);
+    let text = report.text();
+    assert!(
+        text.contains("multipart/report") && text.contains("no such user"),
+        "{text}"
+    );
+    assert!(
+        text.contains("gone@example.net") && !text.contains("Final-Recipient: rfc822;fine@"),
+        "{text}"
+    );
+    assert_eq!(all.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relays_own_trouble_costs_delay_and_no_mail() {
+    for (at, answer) in [
+        ("connect", Answer::from("554 5.3.2 closed for today")),
+        ("connect", Answer::Close),
+        ("connect", Answer::Silence),
+        ("connect", Answer::garbage()),
+        ("EHLO", Answer::endless(250, 200_000)),
+        ("STARTTLS", Answer::from("454 4.7.0 no TLS now")),
+        (
+            "STARTTLS",
+            Answer::Raw(b"220 go\r\n250 injected\r\n".to_vec()),
+        ),
+        ("TLS", Answer::RawThenClose(b"not a handshake".to_vec())),
+        ("AUTH", Answer::from("535 5.7.8 wrong password")),
+        ("AUTH", Answer::from("535 5.7.139 account suspended")),
+        ("MAIL", Answer::from("421 4.3.0 too busy")),
+        ("MAIL", Answer::Silence),
+        (
+            "MAIL",
+            Answer::from("550 5.4.5 daily user sending limit exceeded"),
+        ),
+        ("DATA", Answer::Close),
+        ("content", Answer::Close),
+        (".", Answer::from("451 4.3.0 try again")),
+        (".", Answer::garbage()),
+    ] {
+        let what = format!("{at}: {answer:?}");
+        let what = what.get(..80).unwrap_or(&what).to_owned();
+        let mut out = FakeRelay::default().answering(at, answer);
+        if ["DATA", "content"].contains(&at) {
+            out = out.without("CHUNKING");
+        }
+        let out = out.start().await;
+        let penstock = Harness::relaying_to(&out, "login = \"user secret\"").await;
+        penstock
+            .submit("ann@example.org", &["bob@example.net"], "hello")
+            .await
+            .expect_code(250);
+        // Hours of trouble; at the end the message is there, with a reason, and no report.
+        tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+        let queue = penstock.queue().await;
+        assert_eq!(queue.len(), 1, "{what}: {queue:?}");
+        out.mend();
+        penstock.until_idle().await;
+        let got = out.accepted();
+        assert_eq!(got.len(), 1, "{what}: {got:?}");
+        assert_eq!(got[0].reverse_path(), "ann@example.org", "{what}");
+        assert_eq!(got[0].login.as_deref(), Some("user"), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_goes_out_octet_for_octet() {
+    let out = FakeRelay::default().start().await;
+    let penstock = Harness::relaying_to(&out, "").await;
+    let head = "From: ann@example.org\r\nDate: Sat, 21 Nov 2026 12:00:00 +0100\r\nMessage-ID: <a@b>\r\n\r\n";
+    let mut contents = vec![
+        format!("{head}.\r\n..\r\n...\r\n.x\r\n").into_bytes(),
+        format!("{head}no line end at the end").into_bytes(),
+        format!("{head}{}\r\n", "x".repeat(100_000)).into_bytes(),
+        format!("{head}\r\n\r\n\r\n").into_bytes(),
+        [head.as_bytes(), &[0xff, 0xfe, 0x00, 0x80, b'\r', b'\n']].concat(),
+        head.as_bytes().to_vec(),
+    ];
+    contents.push([head.as_bytes(), &b".line\r\n".repeat(60_000)].concat());
+    for (place, content) in contents.iter().enumerate() {
+        let mut client = penstock.client().await;
+        client
+            .submit("ann@example.org", &["bob@example.net"], content)
+            .await
+            .expect_code(250);
+        let got = out.received(place + 1, LONG).await.pop().unwrap();
+        let mut expected = content.clone();
+        if !expected.ends_with(b"\r\n") {
+            expected.extend(b"\r\n");
+        }
+        assert!(got.without_trace() == expected, "message {place}");
+        assert!(got.content.len() > expected.len(), "a Received field");
+    }
+    assert_eq!(out.offences(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_date_and_message_id_are_added_and_nothing_else() {
+    let out = FakeRelay::default().start().await;
+    let penstock = Harness::relaying_to(&out, "").await;
+    let content = b"From: ann@example.org\r\nSubject: bare\r\n\r\nhello\r\n";
+    penstock
+        .client()
+        .await
+        .submit("ann@example.org", &["bob@example.net"], content)
+        .await
+        .expect_code(250);
+    let got = out.received(1, LONG).await.remove(0);
+    let text = got.text();
+    assert!(
+        text.ends_with("From: ann@example.org\r\nSubject: bare\r\n\r\nhello\r\n"),
+        "{text}"
+    );
+    for field in ["Received: ", "Date: ", "Message-ID: "] {
+        assert_eq!(text.matches(field).count(), 1, "{field} {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_message_is_sent_with_another_users_login() {
+    let server = FakeRelay::default()
+        .login("one", "first")
+        .login("two", "second")
+        .start()
+        .await;
+    let config = relay("a", &server, "login = \"one first\"")
+        + &relay("b", &server, "login = \"two second\"");
+    let users = "[[user]]\naddress = \"one@x.nl\"\nrelay = \"a\"\n[[user]]\naddress = \"two@x.nl\"\nrelay = \"b\"\n";
+    let penstock = Harness::start(&config, users).await;
+    for round in 0..20 {
+        let from = if round % 2 == 0 {
+            "one@x.nl"
+        } else {
+            "two@x.nl"
+        };
+        penstock
+            .submit(from, &["bob@example.net"], "mine")
+            .await
+            .expect_code(250);
+    }
+    let content = message("nobody@x.nl", "bob@example.net", "not mine", "x");
+    penstock
+        .client()
+        .await
+        .submit("one@x.nl", &["bob@example.net"], &content)
+        .await
+        .expect_code(550);
+    penstock.until_idle().await;
+    let got = server.accepted();
+    assert_eq!(got.len(), 20);
+    for it in got {
+        let expected = if it.reverse_path() == "one@x.nl" {
+            "one"
+        } else {
+            "two"
+        };
+        assert_eq!(it.login.as_deref(), Some(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_mail_leaves_after_a_restart() {
+    let out = FakeRelay::default()
+        .answering("connect", "421 4.3.2 not now")
+        .start()
+        .await;
+    let mut penstock = Harness::relaying_to(&out, "").await;
+    for place in 0..30 {
+        penstock
+            .submit(
+                "ann@example.org",
+                &["bob@example.net"],
+                &format!("n{place}"),
+            )
+            .await
+            .expect_code(250);
+    }
+    penstock.stop().await;
+    out.mend();
+    penstock.run().await;
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 30);
+}

@@ -1,0 +1,239 @@
+//! The daemon's real code in this process: real listeners, a real spool in a temporary
+//! folder, a clock that the test may stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock::clock::Clock;
+use penstock::config;
+use penstock::daemon::{Daemon, Ended, Setup};
+use penstock::dns::{Dns, Resolver};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::client::{Answer, Client, message};
+use crate::relay::Relay;
+
+/// Real time after which a wait is lost, whatever the test's own clock shows.
+const REAL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon and its files.
+pub struct Harness {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    dns: Option<SocketAddr>,
+    running: Option<Running>,
+}
+
+struct Running {
+    addresses: Vec<SocketAddr>,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Ended>,
+}
+
+/// A `[relays.NAME]` for a fake relay, its certificate pinned.
+pub fn relay(name: &str, relay: &Relay, rest: &str) -> String {
+    let tls = match relay.tls {
+        crate::relay::Tls::Off => "off",
+        crate::relay::Tls::Command => "required",
+        crate::relay::Tls::Implicit => "implicit",
+    };
+    let pin = match tls {
+        "off" => String::new(),
+        _ => format!("fingerprint = \"{}\"\n", relay.fingerprint),
+    };
+    format!(
+        "[relays.{name}]\nserver = \"{}\"\ntls = \"{tls}\"\n{pin}{rest}\n",
+        relay.addr
+    )
+}
+
+impl Harness {
+    /// One listener on loopback, and `out` as everybody's relay.
+    pub async fn relaying_to(out: &Relay, rest: &str) -> Self {
+        let config = format!("default-relay = \"out\"\n{}", relay("out", out, rest));
+        Self::start(&config, "").await
+    }
+
+    /// A listener is added where the configuration has none.
+    pub async fn start(config: &str, users: &str) -> Self {
+        Self::start_with_dns(config, users, None).await
+    }
+
+    /// The same with names answered by an authority of the test's.
+    pub async fn start_with_dns(config: &str, users: &str, dns: Option<SocketAddr>) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("penstock-")
+            .tempdir()
+            .unwrap();
+        let start = "2026-11-21T12:00:00Z".parse().unwrap();
+        let mut it = Self {
+            folder,
+            clock: Clock::following_tokio(start),
+            dns,
+            running: None,
+        };
+        it.configure(config, users);
+        it.run().await;
+        it
+    }
+
+    /// Writes the files; a running daemon has to be told.
+    pub fn configure(&self, config: &str, users: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        // Keys without a table come first in TOML.
+        let (top, tables) = match config.find('[') {
+            Some(at) => config.split_at(at),
+            None => (config, ""),
+        };
+        let listen = match config.contains("[[listen]]") {
+            true => "",
+            false => "[[listen]]\naddress = \"127.0.0.1:0\"\n",
+        };
+        let text = format!(
+            "hostname = \"penstock.test\"\n{top}\n{listen}\n[spool]\npath = \"{}\"\nmin-free = \"1MB\"\n{tables}",
+            self.path("state").display()
+        );
+        for (name, text) in [("penstock.toml", text.as_str()), ("users.toml", users)] {
+            std::fs::write(self.path(name), text).unwrap();
+            let private = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(self.path(name), private).unwrap();
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Starts the daemon on what is configured and what the spool has.
+    #[allow(clippy::disallowed_methods, reason = "the test waits for it itself")]
+    pub async fn run(&mut self) {
+        let path = self.path("penstock.toml");
+        let checked = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let mut setup = Setup::new(checked, Some(path)).unwrap();
+        setup.clock = self.clock.clone();
+        setup.control = self.path("control.sock");
+        if let Some(server) = self.dns {
+            let resolver: Arc<dyn Dns> = Arc::new(Resolver::with_server(server).unwrap());
+            setup.dns = resolver;
+        }
+        let daemon = Daemon::start(setup).await.unwrap();
+        let addresses = daemon.addresses();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = tokio::spawn(daemon.run_until(async {
+            stopped.await.ok();
+        }));
+        self.running = Some(Running {
+            addresses,
+            stop,
+            ended,
+        });
+    }
+
+    /// Stops it in good order; it can run again.
+    pub async fn stop(&mut self) -> Ended {
+        let running = self.running.take().expect("it runs");
+        running.stop.send(()).ok();
+        running.ended.await.unwrap()
+    }
+
+    /// The first listener.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses()[0]
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.running.as_ref().expect("it runs").addresses
+    }
+
+    /// A client of the first listener.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address()).await
+    }
+
+    /// One small message from its From address.
+    pub async fn submit(&self, from: &str, to: &[&str], subject: &str) -> Answer {
+        let content = message(from, to[0], subject, "hello");
+        self.client().await.submit(from, to, &content).await
+    }
+
+    /// Asks on the control socket; gives the items, panics on an error.
+    pub async fn ask(&self, request: Value) -> Vec<Value> {
+        match self.try_ask(&request).await {
+            Ok(items) => items,
+            Err(error) => panic!("{request}: {error}"),
+        }
+    }
+
+    /// Asks; gives what `error` said.
+    pub async fn try_ask(&self, request: &Value) -> Result<Vec<Value>, Value> {
+        let stream = UnixStream::connect(self.path("control.sock"))
+            .await
+            .unwrap();
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read).lines();
+        let greeting = lines.next_line().await.unwrap().unwrap();
+        assert!(greeting.contains("penstock"), "{greeting}");
+        write
+            .write_all(format!("{request}\n").as_bytes())
+            .await
+            .unwrap();
+        let mut items = Vec::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let item: Value = serde_json::from_str(&line).unwrap();
+            if item.get("done").is_some() {
+                return Ok(items);
+            }
+            if let Some(error) = item.get("error") {
+                return Err(error.clone());
+            }
+            items.push(item);
+        }
+        panic!("{request}: the answer has no end: {items:?}");
+    }
+
+    /// `penstock status`.
+    pub async fn status(&self) -> Value {
+        self.ask(json!({"status": {}})).await.remove(0)["status"].clone()
+    }
+
+    /// `penstock queue`: what waits, with the reasons.
+    pub async fn queue(&self) -> Vec<Value> {
+        let items = self.ask(json!({"queue": {}})).await;
+        items.into_iter().map(|it| it["message"].clone()).collect()
+    }
+
+    /// Waits until nothing waits.
+    pub async fn until_idle(&self) {
+        self.until("nothing waits", |queue| queue.is_empty()).await;
+    }
+
+    /// Waits until the queue looks so.
+    #[allow(clippy::disallowed_methods, reason = "the test's clock may be stopped")]
+    pub async fn until(&self, what: &str, done: impl Fn(&[Value]) -> bool) {
+        let began = std::time::Instant::now();
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let queue = self.queue().await;
+            if done(&queue) {
+                return;
+            }
+            assert!(
+                began.elapsed() < REAL_PATIENCE,
+                "not so: {what}: {queue:#?}"
+            );
+            tokio::time::sleep(pause).await;
+            // Few questions over virtual days, many within a second.
+            pause = (pause * 3 / 2).min(Duration::from_secs(30));
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Says what was understood and what was not; writes only when asked to.
 
+mod next_hop;
 mod plan;
 mod postfix;
 

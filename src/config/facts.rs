@@ -1,5 +1,5 @@
 //! The effective configuration as a list of keys and values: for `penstock config show`,
-//! and for saying in plain words what a reload changed.
+//! and for comparing two of them.
 
 use toml::Value;
 
@@ -35,7 +35,7 @@ pub struct Fact {
     /// For a limit: where the value comes from.
     pub source: Option<LimitSource>,
     /// The secret itself, only for comparing.
-    secret: Option<Secret>,
+    pub(super) secret: Option<Secret>,
 }
 
 impl Fact {
@@ -313,60 +313,6 @@ fn number(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What is different in `new`, in plain words, one line a change; secrets by name only.
-pub fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let (before, after) = (old.sections(), new.sections());
-    let mut said = Vec::new();
-    for section in &before {
-        if !after.iter().any(|it| it.title == section.title) {
-            said.push(format!("{}: removed", section.title));
-        }
-    }
-    for section in &after {
-        match before.iter().find(|it| it.title == section.title) {
-            None => said.push(format!("{}: added", section.title)),
-            Some(before) => said.extend(section_changes(before, section)),
-        }
-    }
-    said
-}
-
-fn section_changes(before: &Section, after: &Section) -> Vec<String> {
-    let title = match after.title.as_str() {
-        "" => String::new(),
-        title => format!("{title}: "),
-    };
-    let find =
-        |section: &Section, key: &str| section.facts.iter().find(|it| it.key == key).cloned();
-    let mut said = Vec::new();
-    for fact in &after.facts {
-        let key = &fact.key;
-        match find(before, key) {
-            None => said.push(format!("{title}{key} is now {}", shown(fact))),
-            Some(old) if old.secret != fact.secret => {
-                said.push(format!("{title}{key} changed"));
-            }
-            Some(old) if old.value != fact.value => {
-                said.push(format!("{title}{key} {} → {}", shown(&old), shown(fact)));
-            }
-            Some(_) => {}
-        }
-    }
-    for fact in &before.facts {
-        if find(after, &fact.key).is_none() {
-            said.push(format!("{title}{} removed, was {}", fact.key, shown(fact)));
-        }
-    }
-    said
-}
-
-fn shown(fact: &Fact) -> String {
-    match fact.words() {
-        words if words.is_empty() => "nothing".to_owned(),
-        words => words,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,33 +324,6 @@ mod tests {
 
     fn parse(main: &str, users: &str) -> Config {
         Config::parse(main, users).unwrap()
-    }
-
-    #[test]
-    fn a_reload_says_in_plain_words_what_changed() {
-        let old = parse(MAIN, USERS);
-        assert_eq!(changes(&old, &old), Vec::<String>::new());
-        let new = parse(
-            "hostname = \"a.example\"\n[spool]\nmin-free = \"1GB\"\n\
-             [relays.own]\nserver = \"[a.example]:587\"\nlogin = \"u othersecret\"\n\
-             fallback = [\"[c.example]:587\"]\nlimits = { per-hour = 600 }\n\
-             [relays.new]\nserver = \"b.example\"\n",
-            "[[user]]\naddress = \"jan@a.example\"\nrelay = \"new\"\naliases = [\"j@a.example\"]\n",
-        );
-        assert_eq!(
-            changes(&old, &new),
-            [
-                "relay old: removed",
-                "default-relay removed, was own",
-                "spool: min-free 5% → 1GB",
-                "relay new: added",
-                "relay own: fallback is now [c.example]:587",
-                "relay own: password changed",
-                "relay own: limits.per-hour 1200 → 600",
-                "user jan@a.example: aliases is now j@a.example",
-                "user jan@a.example: relay own → new",
-            ]
-        );
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! [`Config`] is what the rest of the program sees: nothing in it needs to be checked
 //! again. Every mistake is a [`Problem`] that names file, line, key and remedy.
 
+pub mod changes;
 pub mod facts;
 mod file;
 mod hostname;
 pub mod keys;
 pub mod limits;
 mod listener;
+mod machine;
 mod place;
 pub mod preset;
 pub mod problem;
@@ -29,7 +31,8 @@ use ipnet::IpNet;
 
 use crate::mail::{Domain, Mailbox};
 
-pub use facts::{Fact, Section, changes};
+pub use changes::changes;
+pub use facts::{Fact, Section};
 pub use hostname::machine_name;
 pub use limits::{LimitSource, Limits};
 pub use preset::Preset;

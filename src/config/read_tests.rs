@@ -1,10 +1,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    AuthMethod, BareLf, Host, LimitSource, ListenerAuth, Preset, RelayTls, ReversePathRule,
-    UserAddress,
+    AuthMethod, BareLf, HintAction, Host, LimitSource, ListenerAuth, Preset, RelayTls,
+    ReversePathRule, UserAddress,
 };
 
 /// A listing of `key: what | remedy` for each problem.
@@ -110,7 +111,7 @@ fn the_whole_configuration_is_read_as_meant() {
     assert_eq!(config.listen[1].tls, ListenerTls::StartTls);
     assert_eq!(config.listen[1].auth, ListenerAuth::Optional);
     assert_eq!(config.listen[1].bare_lf, BareLf::Repair);
-    assert_eq!(config.timeouts.final_dot, 10 * MINUTE);
+    assert_eq!(config.timeouts.final_dot, Duration::from_secs(600));
 
     let own = &config.relays["own"];
     assert_eq!(own.servers.len(), 2);
@@ -150,7 +151,7 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config, written);
     assert_eq!(config.message.max_size_bytes, 50_000_000);
     assert_eq!(config.spool.path, Path::new("/var/lib/penstock"));
-    assert_eq!(config.retry.expire_after, 4 * DAY);
+    assert_eq!(config.retry.expire_after, Duration::from_secs(4 * 86_400));
     assert!(config.relays.is_empty());
 }
 
@@ -485,7 +486,7 @@ fn limits_start_from_the_preset_and_can_be_lifted() {
     let limits = relay("server = \"a.example\"\nlimits = { batch-interval = \"10s\" }")
         .unwrap()
         .limits;
-    assert_eq!(limits.batch_window, 10 * SECOND);
+    assert_eq!(limits.batch_window, Duration::from_secs(10));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::config::facts::changes;
+use crate::config::changes;
 use crate::control::protocol::ReloadReport;
 
 use super::desk::Event;

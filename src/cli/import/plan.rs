@@ -1,13 +1,11 @@
 //! From Postfix's parameters to relays and users: what is understood, and what is not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
 
+use super::next_hop::{host_of, is_local, is_sender, server};
 use super::postfix::{Lookup, MainFile, words};
-use crate::config::server::read_server;
 use crate::config::value::{write_duration, write_size};
 use crate::config::{Host, Preset};
-use crate::mail::{Domain, Mailbox};
 
 /// Certificates that every system has; a relay that needs only these needs no ca-file.
 const SYSTEM_ROOTS: [&str; 4] = [
@@ -451,56 +449,6 @@ impl Planner<'_> {
                 .map(std::time::Duration::from_secs);
             put(parameter, "retry", key, long.map(write_duration));
         }
-    }
-}
-
-/// A next hop of Postfix: the host, the port, and how Penstock writes it.
-fn server(next_hop: &str) -> Result<(Host, u16, String), String> {
-    let (host, service) = match next_hop.rsplit_once(':') {
-        Some((host, service)) if !service.contains(']') => (host, Some(service)),
-        _ => (next_hop, None),
-    };
-    let port = match service {
-        None => None,
-        Some("smtp") => Some("25"),
-        Some("submission") => Some("587"),
-        Some("submissions" | "smtps" | "urd") => Some("465"),
-        Some(port) => Some(port),
-    };
-    let inside = host.trim_matches(['[', ']']);
-    let host = match inside.parse::<Ipv6Addr>() {
-        Ok(address) => format!("[{address}]"),
-        Err(_) => host.to_owned(),
-    };
-    let written = match port {
-        Some(port) => format!("{host}:{port}"),
-        None => host,
-    };
-    match read_server(&written) {
-        Ok((host, port)) => Ok((host, port, written)),
-        Err(error) => Err(format!("{next_hop} {error}")),
-    }
-}
-
-/// The host of a next hop, without brackets and port.
-fn host_of(next_hop: &str) -> String {
-    match next_hop.strip_prefix('[') {
-        Some(inside) => inside.split(']').next().unwrap_or(inside).to_owned(),
-        None => next_hop.split(':').next().unwrap_or(next_hop).to_owned(),
-    }
-}
-
-fn is_local(host: &Host) -> bool {
-    match host {
-        Host::Address(address) => IpAddr::is_loopback(address),
-        Host::Mx(name) | Host::Name(name) => name.ascii() == "localhost",
-    }
-}
-
-fn is_sender(text: &str) -> bool {
-    match text.strip_prefix('@') {
-        Some(domain) => Domain::parse(domain).is_ok(),
-        None => Mailbox::parse(text).is_ok(),
     }
 }
 

@@ -212,20 +212,7 @@ fn what_cannot_be_taken_over_is_said() {
 }
 
 #[test]
-fn next_hops_are_read_in_the_words_of_postfix() {
-    for (text, expected) in [
-        ("[smtp.example.nl]:submission", "[smtp.example.nl]:587"),
-        ("smtp.example.nl:smtps", "smtp.example.nl:465"),
-        ("example.nl", "example.nl"),
-        ("[192.0.2.1]", "[192.0.2.1]"),
-        ("[2001:db8::1]", "[2001:db8::1]"),
-        ("[2001:db8::1]:25", "[2001:db8::1]:25"),
-    ] {
-        assert_eq!(server(text).unwrap().2, expected);
-    }
-    assert!(server("inet:x:y").is_err());
-    assert_eq!(host_of("[smtp.example.nl]:587"), "smtp.example.nl");
-    assert_eq!(host_of("smtp.example.nl:587"), "smtp.example.nl");
+fn times_have_the_units_of_postfix() {
     assert_eq!(
         (seconds("90"), seconds("2h"), seconds("x")),
         (Some(90), Some(7_200), None)

@@ -12,9 +12,10 @@ use crate::clock::Clock;
 use crate::config::Relay;
 use crate::mail::{Envelope, Mailbox, QueueId, RecipientStatus, ReversePath, State};
 use crate::outcome::report::HEADER_MAXIMUM_BYTES;
+use crate::outcome::settle::in_turn;
 use crate::outcome::{Health, Policy, Report, Rules, Settlement, report, settle};
 use crate::relay::{Blocks, Boxed, Delivery, Job, Pool};
-use crate::release::{Grant, part};
+use crate::release::Grant;
 use crate::spool::{Content, ContentReader, Released, Settled, Spool, SpoolError};
 
 use super::lifecycle::{Lifecycle, Phase};
@@ -124,7 +125,7 @@ impl Office {
             relay,
             timeouts: config.timeouts,
             hostname: config.hostname.clone(),
-            recipients: part(&envelope, grant.recipients),
+            recipients: in_turn(&envelope, grant.recipients as usize),
             content: Arc::new(Stored {
                 spool: self.spool.clone(),
                 id,

@@ -11,7 +11,6 @@
 //! nothing waits for ever.
 
 mod account;
-pub mod backoff;
 pub mod explain;
 mod fair;
 mod flow;
@@ -59,7 +58,7 @@ pub struct Grant {
     pub id: QueueId,
     /// Of which flow.
     pub flow: Arc<FlowKey>,
-    /// To how many of its unsettled recipients at most; [`part`] says which.
+    /// To how many of its unsettled recipients at most; the caller says which.
     pub recipients: u32,
     /// Octets on the wire.
     pub wire_bytes: u64,
@@ -349,18 +348,4 @@ impl Release {
             self.dirty.push(lane);
         }
     }
-}
-
-/// Which recipients a transaction for `count` of them goes to: their places in the
-/// envelope, those first that were tried longest ago or never.
-pub fn part(envelope: &crate::mail::Envelope, count: u32) -> Vec<usize> {
-    let mut waiting: Vec<_> = envelope
-        .waiting()
-        .map(|(place, it)| (it.last.as_ref().map(|last| last.at), place))
-        .collect();
-    waiting.sort_unstable();
-    waiting.truncate(count as usize);
-    let mut places: Vec<_> = waiting.into_iter().map(|it| it.1).collect();
-    places.sort_unstable();
-    places
 }

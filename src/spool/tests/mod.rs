@@ -117,6 +117,7 @@ pub fn content(id: QueueId, length: usize) -> Vec<u8> {
 }
 
 impl Spool {
+    /// Accepts a message of so many octets.
     pub async fn accept(&self, from: &str, length: usize) -> Envelope {
         let envelope = envelope(self.next_id(), from, &["bob@example.net"]);
         self.commit(envelope.clone(), content(envelope.id, length).into())
@@ -125,6 +126,7 @@ impl Spool {
         envelope
     }
 
+    /// Delivers a message.
     pub async fn finish(&self, envelope: &Envelope, grant: u64) {
         self.settle(Settled {
             envelope: delivered(envelope.clone()),
@@ -136,12 +138,14 @@ impl Spool {
         .unwrap();
     }
 
+    /// Every message that waits.
     pub async fn all(&self) -> Vec<Envelope> {
         let everything = Filter::default();
         let page = self.list(&everything, QueueId::MIN, usize::MAX).await;
         page.unwrap().messages
     }
 
+    /// The content of a message.
     pub async fn octets(&self, id: QueueId) -> Vec<u8> {
         let mut reader = self.content(id).await.unwrap().unwrap();
         reader.read(usize::MAX).await.unwrap()

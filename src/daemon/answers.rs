@@ -201,7 +201,8 @@ impl Answers {
         for line in relay_test::dialogue(&report) {
             to.item(Item::Dialogue(line)).await?;
         }
-        to.item(Item::RelayTest(relay_test::verdict(relay, &report)))
+        let rules = self.office.rules.borrow().clone();
+        to.item(Item::RelayTest(relay_test::verdict(relay, &report, &rules)))
             .await?;
         Ok(())
     }
@@ -273,7 +274,8 @@ impl Answers {
         let expires = envelope
             .first_failure
             .and_then(|first| first.checked_add(live.config.retry.expire_after).ok());
-        let meaning = |said: &Diagnostic| meaning(said);
+        let rules = self.office.rules.borrow().clone();
+        let meaning = |said: &Diagnostic| meaning(&rules, said);
         let detail = describe::detail(&envelope, situation, expires, &meaning);
         to.item(Item::Detail(Box::new(detail))).await?;
         Ok(())
@@ -553,11 +555,11 @@ fn no_such_relay(relay: &str) -> Trouble {
 }
 
 /// What a refusal means, for whoever looks at the message.
-fn meaning(said: &Diagnostic) -> Option<describe::Meaning> {
+fn meaning(rules: &Rules, said: &Diagnostic) -> Option<describe::Meaning> {
     if said.code.is_some_and(|code| (200..300).contains(&code)) {
         return None;
     }
-    let finding = classify_again(Rules::compiled_in(), said);
+    let finding = classify_again(rules, said);
     Some(describe::Meaning {
         class: finding.class.name().to_owned(),
         remedy: finding.remedy,

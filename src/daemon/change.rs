@@ -10,7 +10,7 @@ use crate::mail::{
 };
 use crate::outcome::report::Item;
 use crate::outcome::settle::{overdue, released_from_hold};
-use crate::outcome::{Policy, Report, ReportKind, Rules};
+use crate::outcome::{Policy, Report, ReportKind};
 use crate::spool::{self, Filter, SpoolError, Waiting};
 
 use super::delivery::Delivery;
@@ -186,9 +186,10 @@ impl Delivery {
         let live = self.office.live.borrow().clone();
         let now = self.office.clock.now();
         let health = self.book(relay).health.clone();
+        let rules = self.office.rules.borrow().clone();
         let policy = Policy {
             retry: &live.config.retry,
-            rules: Rules::compiled_in(),
+            rules: &rules,
             health: &health,
         };
         for before in page.messages {

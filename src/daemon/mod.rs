@@ -36,6 +36,7 @@ use crate::config::{Checked, Config, ConfigError, HttpAddress, MinFree};
 use crate::control;
 use crate::dns::{Dns, Resolver};
 use crate::http;
+use crate::outcome::Rules;
 use crate::relay::Pool;
 use crate::spool::{Reserve, Spool, SpoolError, SpoolOptions};
 use crate::tls::TlsError;
@@ -115,6 +116,9 @@ pub enum StartError {
     /// The certificate for listeners is missing or wrong.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The administrator's own rules for refusals are wrong.
+    #[error("{0}")]
+    Rules(String),
     /// The system's resolver configuration cannot be read.
     #[error("cannot use the system's DNS resolver: {0}")]
     Dns(String),
@@ -136,6 +140,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_)
+            | Self::Rules(_)
             | Self::Serve(_)
             | Self::Tls(_)
             | Self::Socket(SocketError::Unknown { .. }) => 78,
@@ -209,6 +214,7 @@ pub struct Daemon {
     reloads: Requests,
     reloader: Reloader,
     live: watch::Sender<Arc<Live>>,
+    rules: watch::Sender<Arc<Rules>>,
     desk: Desk,
     facts: Arc<Facts>,
     clock: Clock,
@@ -248,6 +254,8 @@ impl Daemon {
         }
         let live = intake::live(config, spool.path())?;
         let (live, seen) = watch::channel(Arc::new(live));
+        let rules = reload::rules(path.as_deref()).map_err(StartError::Rules)?;
+        let (rules, refusal_rules) = watch::channel(Arc::new(rules));
         let (desk, events) = Desk::new();
 
         let deliveries = Lifecycle::default();
@@ -255,6 +263,7 @@ impl Daemon {
             spool: spool.clone(),
             pool: Pool::new(dns, clock.clone()),
             live: seen.clone(),
+            rules: refusal_rules,
             clock: clock.clone(),
             lifecycle: deliveries.clone(),
         });
@@ -320,6 +329,7 @@ impl Daemon {
             reloads,
             reloader,
             live,
+            rules,
             desk,
             facts,
             clock,

@@ -37,11 +37,11 @@ pub fn dialogue(report: &TestReport) -> Vec<Dialogue> {
 }
 
 /// How it ended, with the remedy.
-pub fn verdict(relay: &str, report: &TestReport) -> RelayTestReport {
+pub fn verdict(relay: &str, report: &TestReport, rules: &Rules) -> RelayTestReport {
     let server = (!report.server.is_empty()).then(|| report.server.clone());
     match &report.error {
         Some(error) => {
-            let finding = classify_error(Rules::compiled_in(), error, &report.server);
+            let finding = classify_error(rules, error, &report.server);
             RelayTestReport {
                 relay: relay.to_owned(),
                 ok: false,

@@ -4,7 +4,9 @@
 //! read; then the new configuration replaces the old one in one step. Whatever goes wrong
 //! before that leaves the old one in use, and is shown.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::{fs, io};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -12,6 +14,8 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::config::changes;
 use crate::control::protocol::ReloadReport;
+use crate::outcome::Rules;
+use crate::outcome::rules::RULES_FILE;
 
 use super::desk::Event;
 use super::{Daemon, intake, read};
@@ -74,6 +78,7 @@ impl Daemon {
         let Some(path) = self.path.clone() else {
             return Err("this daemon was started without a configuration file".to_owned());
         };
+        let rules = rules(Some(&path))?;
         let checked = read(path).await.map_err(|problems| problems.to_string())?;
         let old = self.live.borrow().config.clone();
         let new = Arc::new(checked.config);
@@ -85,6 +90,7 @@ impl Daemon {
             intake::live(new.clone(), self.spool.path()).map_err(|error| error.to_string())?;
         // From here on nothing can fail.
         self.live.send_replace(Arc::new(next));
+        self.rules.send_replace(Arc::new(rules));
         self.facts.configured(self.clock.now());
         self.intake
             .change(&new.listen, ready)
@@ -97,6 +103,21 @@ impl Daemon {
             warnings: checked.warnings.iter().map(ToString::to_string).collect(),
         })
     }
+}
+
+/// The rules for refusals: an administrator's own, beside the configuration file, before
+/// those compiled in.
+pub(super) fn rules(configuration: Option<&Path>) -> Result<Rules, String> {
+    let Some(path) = configuration.map(|it| it.with_file_name(RULES_FILE)) else {
+        return Ok(Rules::compiled_in().clone());
+    };
+    let name = path.display().to_string();
+    let added = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("cannot read {name}: {error}")),
+    };
+    Rules::in_use(added.as_deref(), &name).map_err(|error| error.to_string())
 }
 
 /// What a running daemon cannot change.

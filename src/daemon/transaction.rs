@@ -32,6 +32,8 @@ pub struct Office {
     pub pool: Pool,
     /// The configuration in use.
     pub live: watch::Receiver<Arc<Live>>,
+    /// What refusals mean.
+    pub rules: watch::Receiver<Arc<Rules>>,
     /// What the time is.
     pub clock: Clock,
     /// When to give up.
@@ -148,9 +150,10 @@ impl Office {
         };
         let moment = self.clock.moment();
         let now = moment.wall;
+        let rules = self.rules.borrow().clone();
         let policy = Policy {
             retry: &config.retry,
-            rules: Rules::compiled_in(),
+            rules: &rules,
             health,
         };
         let settlement = settle(&envelope, &delivery, &policy, now, rand::random());

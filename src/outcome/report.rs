@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::mail::dsn::{self, Group, Notification, Part};
 use crate::mail::text::printable;
 use crate::mail::{
-    Body, Domain, EnhancedStatus, Envelope, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
+    Body, EnhancedStatus, Envelope, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
     RecipientStatus, Ret, ReversePath, Rule, State,
 };
 
@@ -62,13 +62,6 @@ pub struct Way<'a> {
     pub now: Timestamp,
     /// When a delayed message will be given up, where that is known.
     pub gives_up: Option<Timestamp>,
-}
-
-/// The From address of reports that leave by a relay: the account's own address where it
-/// is known, because many relays take no other, else this host's MAILER-DAEMON.
-pub fn author(relay: Option<&crate::config::Relay>, hostname: &str) -> Option<Mailbox> {
-    let own = relay.and_then(|it| it.sender.clone());
-    own.or_else(|| Mailbox::new("MAILER-DAEMON", Domain::parse(hostname).ok()?).ok())
 }
 
 impl Report {

@@ -196,6 +196,20 @@ pub fn settle(
     }
 }
 
+/// The waiting recipients of the next transaction, in turn: those never tried first,
+/// then those tried longest ago, so that no part of a message starves behind another.
+pub fn in_turn(envelope: &Envelope, limit: usize) -> Vec<usize> {
+    let mut waiting: Vec<_> = envelope
+        .waiting()
+        .map(|(place, it)| (it.last.as_ref().map(|it| it.at), place))
+        .collect();
+    waiting.sort();
+    waiting.truncate(limit);
+    let mut places: Vec<_> = waiting.into_iter().map(|(_, place)| place).collect();
+    places.sort_unstable();
+    places
+}
+
 /// A message that waits, perhaps for a paused relay, and whose sender must be told by
 /// now: the message marked so, and the warning where one is wanted.
 pub fn overdue(

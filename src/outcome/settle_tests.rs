@@ -301,7 +301,7 @@ fn no_part_of_a_message_starves_behind_another() {
     let mut message = envelope(&["a@x.nl", "b@x.nl", "c@x.nl"]);
     let mut tried = Vec::new();
     for step in 0..6 {
-        let part = crate::release::part(&message, 1);
+        let part = in_turn(&message, 1);
         tried.push(part[0]);
         let mut one = delivery(at(step), vec![refused(Stage::Recipient, "450 later")]);
         one.attempts[0].recipient = part[0];

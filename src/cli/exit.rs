@@ -44,6 +44,14 @@ impl Trouble {
         Self::new(78, message)
     }
 
+    /// The same, with another line below.
+    pub fn and(self, line: impl AsRef<str>) -> Self {
+        Self {
+            message: format!("{}\n{}", self.message, line.as_ref()),
+            ..self
+        }
+    }
+
     /// The output already says how it went; only the exit code is missing.
     pub fn said(code: ExitCode) -> Self {
         Self {

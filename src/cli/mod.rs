@@ -15,6 +15,7 @@ mod explain;
 mod filter;
 mod import;
 mod limits;
+mod offline;
 mod queue;
 mod relay;
 mod route;
@@ -196,7 +197,12 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
         Verb::Route(args) => route::route(context, args),
         Verb::Explain(args) => explain::explain(context, args),
         Verb::Reload => status::reload(context),
-        Verb::Sendmail { arguments } => Err(Trouble::said(sendmail::main(arguments))),
+        Verb::Sendmail { mut arguments } => {
+            // It looks where the daemon listens in the configuration that was named.
+            let config = context.config_path().as_os_str().to_owned();
+            arguments.splice(0..0, ["--config".into(), config]);
+            Err(Trouble::said(sendmail::main(arguments)))
+        }
         Verb::Completions(args) => shell::completions(context, args, Arguments::command()),
         Verb::Man => shell::man(context, Arguments::command()),
     }

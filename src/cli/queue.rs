@@ -7,8 +7,10 @@ use clap::Args;
 use super::context::Context;
 use super::exit::Outcome;
 use super::filter::FilterArgs;
+use super::offline;
 use super::screen::{Look, Tone};
 use super::words::{count, short_size, size};
+use crate::control::client::ClientError;
 use crate::control::protocol::{Item, MessageState, MessageSummary, Request};
 
 /// Options of `queue`.
@@ -23,12 +25,19 @@ pub struct QueueArgs {
 
 /// Lists what waits, first in, first out.
 pub fn queue(context: &mut Context, args: QueueArgs) -> Outcome {
+    let filter = args.filter.filter();
     let request = Request::Queue {
-        filter: args.filter.filter(),
+        filter: filter.clone(),
         after: None,
         limit: args.limit,
     };
-    let answer = context.ask(&request)?;
+    let answer = match context.ask(&request) {
+        Err(none @ ClientError::NoDaemon { .. }) => {
+            let spool = offline::open(context, none)?;
+            return offline::queue(context, &spool, &filter, args.limit);
+        }
+        answer => answer?,
+    };
     let mut list = List::default();
     for item in answer {
         if let Item::Message(message) = item? {

@@ -188,7 +188,7 @@ fn show(context: &mut Context, relays: &[RelayStatus], alone: bool) -> Outcome {
     let lines = match relays {
         [] => vec!["no relay is configured; see [relays] in penstock.toml".to_owned()],
         [relay] if alone => detail(&screen.look, relay),
-        relays => table(&screen.look, relays),
+        relays => list_lines(&screen.look, relays),
     };
     for line in lines {
         screen.line(line)?;
@@ -252,7 +252,10 @@ fn test_lines(look: &Look, report: &RelayTestReport) -> Vec<String> {
         false => (Tone::Bad, "does not work"),
     };
     let mut lines = vec![look.tone(tone, &format!("{} {verdict}", report.relay))];
-    let text = format!("at {}: {}", report.stage, report.text);
+    let text = match report.ok {
+        true => report.text.clone(),
+        false => format!("at {}: {}", report.stage, report.text),
+    };
     lines.extend(look.wrap(&text, 2));
     if let Some(remedy) = &report.remedy {
         lines.extend(look.wrap(remedy, 2));
@@ -260,12 +263,20 @@ fn test_lines(look: &Look, report: &RelayTestReport) -> Vec<String> {
     lines
 }
 
+/// The relays in a table, and below it why some of them are not active.
+fn list_lines(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
+    let mut lines = table(look, relays);
+    for relay in relays {
+        if let Some(reason) = &relay.reason {
+            lines.extend(look.wrap(&format!("! {}: {reason}", relay.relay), 0));
+        }
+    }
+    lines
+}
+
 /// The relays in a table.
 pub fn table(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
-    let mut table = plain_table(
-        look,
-        &["RELAY", "STATE", "WAITING", "HELD", "LAST SUCCESS", ""],
-    );
+    let mut table = plain_table(look, &["RELAY", "STATE", "WAITING", "HELD", "LAST SUCCESS"]);
     for column in [2, 3] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -273,7 +284,6 @@ pub fn table(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
     }
     for relay in relays {
         let default = if relay.default { " (default)" } else { "" };
-        let why = relay.reason.as_deref().unwrap_or_default();
         table.add_row([
             Cell::new(look.fit(&relay.relay, 24) + default),
             coloured(look, relay.state.name(), colour(relay.state)),
@@ -285,7 +295,6 @@ pub fn table(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
                     .map(|at| look.words.relative(at))
                     .unwrap_or_default(),
             ),
-            Cell::new(look.fit(why, 200)),
         ]);
     }
     lines_of(&table)

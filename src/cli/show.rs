@@ -7,9 +7,11 @@ use clap::Args;
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::filter::queue_id;
+use super::offline;
 use super::queue::tone;
 use super::screen::{Look, Tone};
 use super::words::size;
+use crate::control::client::ClientError;
 use crate::control::protocol::{Item, MessageDetail, RecipientDetail, Request, Said};
 use crate::mail::text::steers;
 
@@ -23,12 +25,21 @@ pub struct OneArgs {
 
 /// Shows everything about a message but its content.
 pub fn show(context: &mut Context, args: OneArgs) -> Outcome {
-    let request = Request::Show { id: args.id };
-    let detail = context.ask_one(&request, |item| match item {
-        Item::Detail(detail) => Some(detail),
-        _ => None,
-    })?;
-    print(context, &detail)
+    let id = args.id;
+    match context.ask(&Request::Show { id: id.clone() }) {
+        Err(none @ ClientError::NoDaemon { .. }) => {
+            let spool = offline::open(context, none)?;
+            offline::show(context, &spool, &id)
+        }
+        answer => {
+            for item in answer? {
+                if let Item::Detail(detail) = item? {
+                    print(context, &detail)?;
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Writes everything about a message but its content.
@@ -45,7 +56,14 @@ pub fn print(context: &mut Context, detail: &MessageDetail) -> Outcome {
 
 /// Writes the content of a message, as it is sent.
 pub fn cat(context: &mut Context, args: OneArgs) -> Outcome {
-    let answer = context.ask(&Request::Cat { id: args.id })?;
+    let id = args.id;
+    let answer = match context.ask(&Request::Cat { id: id.clone() }) {
+        Err(none @ ClientError::NoDaemon { .. }) => {
+            let spool = offline::open(context, none)?;
+            return offline::cat(context, &spool, &id);
+        }
+        answer => answer?,
+    };
     let mut sink = Sink::standard();
     for item in answer {
         if let Item::Content(piece) = item? {
@@ -186,13 +204,31 @@ fn lines(look: &Look, detail: &MessageDetail) -> Vec<String> {
             ),
         );
     }
+    let mut before: Option<&Said> = None;
     for recipient in &detail.recipient_list {
-        lines.extend(recipient_lines(look, recipient));
+        lines.push(recipient_line(look, recipient));
+        match &recipient.said {
+            // To a message for many it is often said once for all.
+            Some(said) if before.is_some_and(|it| is_the_same(it, said)) => {
+                lines.push(format!("{:LABEL$}the same was said", ""));
+            }
+            Some(said) => lines.extend(said_lines(look, said)),
+            None => {}
+        }
+        before = recipient.said.as_ref();
     }
     lines
 }
 
-fn recipient_lines(look: &Look, recipient: &RecipientDetail) -> Vec<String> {
+fn is_the_same(one: &Said, other: &Said) -> bool {
+    let at = one.at;
+    Said {
+        at,
+        ..other.clone()
+    } == *one
+}
+
+fn recipient_line(look: &Look, recipient: &RecipientDetail) -> String {
     let status = recipient.status.as_str();
     let tone = match status {
         "delivered" => Tone::Good,
@@ -200,17 +236,13 @@ fn recipient_lines(look: &Look, recipient: &RecipientDetail) -> Vec<String> {
         _ => Tone::Faint,
     };
     let notify = recipient.notify.as_ref().map(|it| format!(", notify {it}"));
-    let mut lines = vec![format!(
+    format!(
         "{}{}  {}{}",
         look.tone(Tone::Faint, &format!("{:<LABEL$}", "to")),
         look.fit(&recipient.address, look.width - LABEL - 20),
         look.tone(tone, status),
         notify.unwrap_or_default(),
-    )];
-    if let Some(said) = &recipient.said {
-        lines.extend(said_lines(look, said));
-    }
-    lines
+    )
 }
 
 /// What a relay said, its words unchanged, and what they mean.

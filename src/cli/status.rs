@@ -97,7 +97,7 @@ fn lines(look: &Look, report: &StatusReport) -> Vec<String> {
     say("queue", queue(look, &report.queue));
     let traffic = &report.traffic;
     say(
-        "since then",
+        "since start",
         format!(
             "{} accepted, {} refused; {} delivered, {} deferred, {} failed",
             grouped(traffic.accepted),

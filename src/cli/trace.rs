@@ -4,7 +4,9 @@ use clap::Args;
 
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
+use super::offline;
 use super::screen::{Look, Tone};
+use crate::control::client::ClientError;
 use crate::control::protocol::{Item, Request, TraceEvent, TraceRequest};
 use crate::mail::{Mailbox, QueueId};
 
@@ -50,7 +52,13 @@ pub fn trace(context: &mut Context, args: TraceArgs) -> Outcome {
         limit: args.limit,
         ..args.target
     };
-    let answer = context.ask(&Request::Trace(request))?;
+    let answer = match context.ask(&Request::Trace(request.clone())) {
+        Err(none @ ClientError::NoDaemon { .. }) => {
+            let spool = offline::open(context, none)?;
+            return offline::trace(context, &spool, &request);
+        }
+        answer => answer?,
+    };
     let mut last_id = None;
     for item in answer {
         if let Item::Event(event) = item? {

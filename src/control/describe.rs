@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::protocol::{
     Candidate, Filter, HoldDetail, MessageDetail, MessageState, MessageSummary, RecipientDetail,
-    Said, TraceEvent,
+    Said,
 };
 use crate::mail::{
     Body, Diagnostic, Envelope, Hold, HoldReason, Notify, Origin, Recipient, RecipientStatus, Ret,
@@ -182,72 +182,6 @@ pub fn chooses(filter: &Filter, envelope: &Envelope, state: MessageState, now: T
         },
         now,
     )
-}
-
-/// What happened to a message, oldest first, as far as its envelope tells.
-///
-/// `finished` is when it left the spool, and who ended it: `penstock`, or an administrator.
-pub fn events(envelope: &Envelope, finished: Option<(Timestamp, &str)>) -> Vec<TraceEvent> {
-    let plain = |at, event: &str, text: String| TraceEvent {
-        id: envelope.id.to_string(),
-        at,
-        event: event.into(),
-        from: envelope.from.to_string(),
-        to: None,
-        relay: envelope.relay.clone(),
-        server: None,
-        code: None,
-        enhanced: None,
-        text,
-        size_bytes: envelope.size_bytes,
-        message_id: envelope.message_id.clone(),
-    };
-    let mut login = String::new();
-    if let Some(name) = &envelope.login {
-        login = format!(" as {name}");
-    }
-    let words = format!("from {}{login}; {}", envelope.client, envelope.rule);
-    let mut events = vec![plain(envelope.accepted, "accepted", words)];
-    for recipient in &envelope.recipients {
-        let said = recipient.last.as_ref();
-        let event = match (recipient.status, said) {
-            // Nothing happened to it yet.
-            (RecipientStatus::Waiting, None) => continue,
-            (RecipientStatus::Waiting, Some(said)) if said.in_doubt => "in-doubt",
-            (RecipientStatus::Waiting, Some(_)) => "deferred",
-            (settled, _) => status(settled),
-        };
-        let ended = finished.map(|(at, _)| at);
-        // What an administrator ended was not ended by what a relay last said.
-        let by = finished
-            .map(|(_, by)| by)
-            .filter(|by| *by != "penstock" && recipient.status != RecipientStatus::Delivered);
-        let at = match by {
-            Some(_) => ended,
-            None => said.map(|it| it.at).or(ended),
-        };
-        let mut text = said.map(|it| it.text.clone()).unwrap_or_default();
-        if let Some(by) = by {
-            text = match text.is_empty() {
-                true => format!("by {by}"),
-                false => format!("by {by}; last said: {text}"),
-            };
-        }
-        events.push(TraceEvent {
-            to: Some(recipient.path.to_string()),
-            server: said.map(|it| it.server.clone()).filter(|it| !it.is_empty()),
-            code: said.and_then(|it| it.code),
-            enhanced: said.and_then(|it| it.enhanced).map(|it| it.to_string()),
-            ..plain(at.unwrap_or(envelope.accepted), event, text)
-        });
-    }
-    if let State::Held(hold) = &envelope.state
-        && finished.is_none()
-    {
-        events.push(plain(hold.since, "held", held(hold)));
-    }
-    events.sort_by_key(|it| it.at);
-    events
 }
 
 /// The directory's entry behind a rule.

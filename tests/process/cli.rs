@@ -7,10 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use penstock::clock::Clock;
 use penstock::control::protocol::{
     Action, ChangeReport, FailureKind, Item, MessageState, MessageSummary, Request,
 };
 use penstock::control::{Responder, server};
+use penstock::mail::{
+    Body, Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Notify, Origin, QueueId,
+    Recipient, RecipientStatus, ReversePath, Rule, State,
+};
+use penstock::spool::{Spool, SpoolOptions};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
@@ -72,7 +78,7 @@ fn daemon(answer: impl Fn(&Request) -> Say + Send + 'static) -> Scripted {
 
 fn message(place: u64) -> MessageSummary {
     MessageSummary {
-        id: penstock::mail::QueueId::from_number(place).to_string(),
+        id: QueueId::from_number(place).to_string(),
         accepted: "2026-11-21T12:00:00Z".parse().unwrap(),
         from: "jan@uwdomein.nl".into(),
         to: "bob@example.net".into(),
@@ -438,6 +444,113 @@ async fn sendmail_says_why_it_was_refused() {
         "{}",
         err(&output)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_daemon_stopped_the_spool_is_read_and_not_changed() {
+    let directory = TempDir::new().unwrap();
+    let state = directory.path().join("state");
+    let config = directory.path().join("penstock.toml");
+    std::fs::write(&config, "[spool]\npath = \"state\"\n").unwrap();
+    let (spool, _) = Spool::open(SpoolOptions::at(&state), Clock::system()).unwrap();
+    let mut ids = Vec::new();
+    for (from, held) in [("jan@uwdomein.nl", false), ("piet@uwdomein.nl", true)] {
+        let envelope = waiting(spool.next_id(), from, held);
+        ids.push(envelope.id.to_string());
+        let mut content = spool.new_content(None);
+        content.write(b"Subject: hi\r\n\r\nbody\r\n").await.unwrap();
+        let content = content.finish().await.unwrap();
+        spool.commit(envelope, content).await.unwrap();
+    }
+    let run = |words: Vec<String>| {
+        let mut command = penstock(&directory.path().join("control.sock"), &[]);
+        command.args(words).env("PENSTOCK_CONFIG", &config);
+        finished(command)
+    };
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+
+    // While somebody has it open, it is left alone.
+    let output = run(words("queue")).await;
+    assert_eq!(output.status.code(), Some(69), "{}", err(&output));
+    assert!(err(&output).contains("is in use"), "{}", err(&output));
+    spool.close().await.unwrap();
+
+    let output = run(words("queue")).await;
+    assert!(err(&output).starts_with("penstock: penstockd does not run; this is what"));
+    assert_eq!(out(&output).lines().count(), 4, "{}", out(&output));
+    let output = run(words("queue --state held --json")).await;
+    let held: MessageSummary = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(
+        (held.id.as_str(), held.why.as_str()),
+        (ids[1].as_str(), "administrator")
+    );
+    let output = run(words(&format!("show {}", ids[0]))).await;
+    assert!(
+        out(&output).contains("penstockd is stopped"),
+        "{}",
+        out(&output)
+    );
+    let output = run(words(&format!("cat {}", ids[0]))).await;
+    assert_eq!(out(&output), "Subject: hi\r\n\r\nbody\r\n");
+    let output = run(words("trace bob@example.net")).await;
+    assert_eq!(
+        out(&output).matches("accepted").count(),
+        2,
+        "{}",
+        out(&output)
+    );
+    let output = run(words("show 1k9xw3q5g0000")).await;
+    assert_eq!(output.status.code(), Some(1));
+    // What would change it needs the daemon.
+    let output = run(words("delete --all --yes")).await;
+    assert_eq!(output.status.code(), Some(69));
+}
+
+fn waiting(id: QueueId, from: &str, held: bool) -> Envelope {
+    let from = Mailbox::parse(from).unwrap();
+    let accepted = "2026-11-21T12:00:00Z".parse().unwrap();
+    Envelope {
+        id,
+        origin: Origin::Submission,
+        accepted,
+        reverse_path: ReversePath::Mailbox(from.clone()),
+        from,
+        rule: Rule::Default,
+        relay: "own".into(),
+        mailing: Mailing {
+            key: "s-1".into(),
+            label: "hi".into(),
+        },
+        login: None,
+        client: "127.0.0.1".into(),
+        message_id: "m@uwdomein.nl".into(),
+        body: Body::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        size_bytes: 21,
+        wire_bytes: 24,
+        recipients: vec![Recipient {
+            path: ForwardPath::parse("bob@example.net").unwrap(),
+            notify: Notify::Unspecified,
+            orcpt: None,
+            status: RecipientStatus::Waiting,
+            last: None,
+        }],
+        state: match held {
+            false => State::Waiting { not_before: None },
+            true => State::Held(Hold {
+                reason: HoldReason::Administrator,
+                by: "jan".into(),
+                since: accepted,
+                note: String::new(),
+            }),
+        },
+        attempts: 0,
+        first_failure: None,
+        warned: false,
+        past: Vec::new(),
+    }
 }
 
 /// Runs it with this on standard input, as a caller that writes before it reads.

@@ -290,3 +290,135 @@ fn origin(origin: Origin) -> &'static str {
         Origin::Alarm => "alarm",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{EnhancedStatus, ForwardPath, Mailbox, Mailing, QueueId, Stage};
+
+    fn at(time: &str) -> Timestamp {
+        format!("2026-11-21T{time}Z").parse().unwrap()
+    }
+
+    fn recipient(address: &str, status: RecipientStatus, said: Option<(&str, &str)>) -> Recipient {
+        Recipient {
+            path: ForwardPath::parse(address).unwrap(),
+            notify: Notify::Unspecified,
+            orcpt: None,
+            status,
+            last: said.map(|(time, text)| Diagnostic {
+                at: at(time),
+                stage: Stage::Recipient,
+                server: "smtp.uwdomein.nl".into(),
+                code: Some(450),
+                enhanced: Some(EnhancedStatus::new(4, 7, 1)),
+                text: text.into(),
+                in_doubt: false,
+            }),
+        }
+    }
+
+    fn envelope(state: State, recipients: Vec<Recipient>) -> Envelope {
+        Envelope {
+            id: QueueId::from_number(1),
+            origin: Origin::Submission,
+            accepted: at("12:00:00"),
+            reverse_path: ReversePath::Null,
+            from: Mailbox::parse("Jan@uwdomein.nl").unwrap(),
+            rule: Rule::Domain("@uwdomein.nl".into()),
+            relay: "own".into(),
+            mailing: Mailing {
+                key: "s-1".into(),
+                label: "Vacatures".into(),
+            },
+            login: Some("erp".into()),
+            client: "127.0.0.1".into(),
+            message_id: "m@uwdomein.nl".into(),
+            body: Body::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            size_bytes: 4096,
+            wire_bytes: 4100,
+            recipients,
+            state,
+            attempts: 1,
+            first_failure: None,
+            warned: false,
+            past: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_row_speaks_of_what_is_left_and_of_the_latest_words() {
+        use RecipientStatus::{Delivered, Waiting};
+        let envelope = envelope(
+            State::Waiting {
+                not_before: Some(at("12:10:00")),
+            },
+            vec![
+                recipient("ann@x.nl", Delivered, Some(("12:03:00", "ok"))),
+                recipient("bob@x.nl", Waiting, Some(("12:01:00", "one\ntwo"))),
+                recipient("carl@x.nl", Waiting, Some(("12:02:00", "three"))),
+            ],
+        );
+        let situation = Situation::of(&envelope, at("12:05:00"));
+        assert_eq!(situation.state, MessageState::Deferred);
+        let row = summary(&envelope, situation);
+        assert_eq!((row.to.as_str(), row.recipients), ("bob@x.nl", 2));
+        assert_eq!(row.error.as_deref(), Some("450 4.7.1 three"));
+        assert_eq!(row.user.as_deref(), Some("@uwdomein.nl"));
+        assert_eq!(row.next, Some(at("12:10:00")));
+        // Its time has come.
+        assert_eq!(
+            Situation::of(&envelope, at("12:10:00")).state,
+            MessageState::Waiting
+        );
+    }
+
+    #[test]
+    fn a_hold_says_who_and_why() {
+        let envelope = envelope(
+            State::Held(Hold {
+                reason: HoldReason::Administrator,
+                by: "piet".into(),
+                since: at("12:01:00"),
+                note: "until\nMonday".into(),
+            }),
+            vec![recipient("bob@x.nl", RecipientStatus::Waiting, None)],
+        );
+        let situation = Situation::of(&envelope, at("12:05:00"));
+        assert_eq!(situation.why, "administrator");
+        assert_eq!(situation.text, "held by piet: until Monday");
+        let shown = detail(&envelope, situation, None, &|_| None);
+        assert_eq!(shown.reverse_path, "");
+        assert_eq!(shown.hold.unwrap().by, "piet");
+    }
+
+    #[test]
+    fn a_filter_looks_at_recipients_that_are_left_and_what_was_said_to_them() {
+        use RecipientStatus::{Delivered, Waiting};
+        let envelope = envelope(
+            State::Waiting { not_before: None },
+            vec![
+                recipient("ann@x.nl", Delivered, Some(("12:03:00", "accepted"))),
+                recipient("bob@x.nl", Waiting, Some(("12:01:00", "greylisted"))),
+            ],
+        );
+        let chosen =
+            |filter: Filter| chooses(&filter, &envelope, MessageState::Waiting, at("12:05:00"));
+        let to = |address: &str| Filter {
+            to: Some(address.into()),
+            ..Filter::default()
+        };
+        assert!(chosen(to("bob@x.nl")));
+        assert!(!chosen(to("ann@x.nl")));
+        let error = |text: &str| Filter {
+            error: Some(text.into()),
+            ..Filter::default()
+        };
+        assert!(chosen(error("4.7.1 grey")));
+        assert!(!chosen(error("accepted")));
+        assert!(chosen(Filter::default()));
+    }
+}

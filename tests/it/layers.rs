@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Puts the words of mail into those of the protocol, for the daemon and for the verbs
     // that work without it.
     ("control::describe", &["mail", "control::protocol"]),
+    ("control::trace", &["mail", "control::protocol"]),
     // Its requests go the way of those of the control socket.
     (
         "http",

@@ -104,8 +104,10 @@ impl Pair {
 
     /// Writes both as PEM files.
     pub fn write(&self, certificate: &Path, key: &Path) {
+        use std::os::unix::fs::PermissionsExt;
         std::fs::write(certificate, &self.certificate).unwrap();
         std::fs::write(key, &self.key).unwrap();
+        std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
 

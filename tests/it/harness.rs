@@ -2,7 +2,7 @@
 //! folder, a clock that the test may stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ const REAL_PATIENCE: Duration = Duration::from_secs(60);
 /// A daemon and its files.
 pub struct Harness {
     folder: tempfile::TempDir,
+    state: PathBuf,
     clock: Clock,
     dns: Option<SocketAddr>,
     running: Option<Running>,
@@ -62,25 +63,42 @@ impl Harness {
 
     /// A listener is added where the configuration has none.
     pub async fn start(config: &str, users: &str) -> Self {
-        Self::start_with_dns(config, users, None).await
+        let mut it = Self::new(None);
+        it.configure(config, users);
+        it.run().await;
+        it
     }
 
     /// The same with names answered by an authority of the test's.
-    pub async fn start_with_dns(config: &str, users: &str, dns: Option<SocketAddr>) -> Self {
+    pub async fn start_with_dns(config: &str, users: &str, dns: SocketAddr) -> Self {
+        let mut it = Self::new(None);
+        it.dns = Some(dns);
+        it.configure(config, users);
+        it.run().await;
+        it
+    }
+
+    /// The same with the spool in this folder.
+    pub async fn start_in(state: &Path, config: &str, users: &str) -> Self {
+        let mut it = Self::new(Some(state));
+        it.configure(config, users);
+        it.run().await;
+        it
+    }
+
+    fn new(state: Option<&Path>) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("penstock-")
             .tempdir()
             .unwrap();
         let start = "2026-11-21T12:00:00Z".parse().unwrap();
-        let mut it = Self {
+        Self {
+            state: state.map_or(folder.path().join("state"), Path::to_path_buf),
             folder,
             clock: Clock::following_tokio(start),
-            dns,
+            dns: None,
             running: None,
-        };
-        it.configure(config, users);
-        it.run().await;
-        it
+        }
     }
 
     /// Writes the files; a running daemon has to be told.
@@ -97,7 +115,7 @@ impl Harness {
         };
         let text = format!(
             "hostname = \"penstock.test\"\n{top}\n{listen}\n[spool]\npath = \"{}\"\nmin-free = \"1MB\"\n{tables}",
-            self.path("state").display()
+            self.state.display()
         );
         for (name, text) in [("penstock.toml", text.as_str()), ("users.toml", users)] {
             std::fs::write(self.path(name), text).unwrap();

@@ -31,6 +31,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("verify", &["mail", "clock", "config", "spool"]),
     ("control", &["control::protocol"]),
     ("control::protocol", &[]),
+    // The words of an event, for the daemon and for reading its files without it.
+    ("control::trace", &["mail", "control::protocol"]),
     // Puts the words of mail into those of the protocol, for the daemon and for the verbs
     // that work without it.
     ("control::describe", &["mail", "control::protocol"]),
@@ -140,11 +142,9 @@ fn every_module_of_the_crate_has_a_row_in_the_table() {
         .map(|file| module_path(file.strip_prefix(&source).unwrap())[0].clone())
         .filter(|it| it != "lib" && it != "bin")
         .collect();
-    let rows = MAY_IMPORT
-        .iter()
-        .map(|(module, _)| module.split("::").next().unwrap().to_owned())
-        .collect();
-    assert_eq!(modules, rows);
+    let has_row = |module: &String| MAY_IMPORT.iter().any(|(row, _)| row == module);
+    let without: Vec<&String> = modules.iter().filter(|it| !has_row(it)).collect();
+    assert!(without.is_empty(), "{without:?}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod accepting;
 mod crowding;
 mod delivery;
 mod layers;
+mod limits;
 mod permission;
 mod release;
 mod tools;

@@ -184,7 +184,11 @@ pub struct FakeRelay {
     certificate: Option<Pair>,
     keep_content: bool,
     address: SocketAddr,
+    told: Option<Told>,
 }
+
+/// Who is told each content before it is answered.
+type Told = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 impl Default for FakeRelay {
     fn default() -> Self {
@@ -207,6 +211,7 @@ impl Default for FakeRelay {
             certificate: None,
             keep_content: true,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            told: None,
         }
     }
 }
@@ -251,6 +256,12 @@ impl FakeRelay {
     /// Remembers no content: for runs with very much of it.
     pub fn forgetting_content(mut self) -> Self {
         self.keep_content = false;
+        self
+    }
+
+    /// Tells each content that came to its end, before it is answered.
+    pub fn on_content(mut self, told: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.told = Some(Box::new(told));
         self
     }
 
@@ -307,6 +318,7 @@ impl FakeRelay {
             rules: Mutex::new(self.rules),
             acceptor: certificate.acceptor(),
             keep_content: self.keep_content,
+            told: self.told,
             started: Instant::now(),
             memory: Mutex::new(Memory::default()),
             changed: watch::Sender::new(0),
@@ -334,6 +346,7 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     acceptor: tokio_rustls::TlsAcceptor,
     keep_content: bool,
+    told: Option<Told>,
     started: Instant,
     memory: Mutex<Memory>,
     changed: watch::Sender<u64>,
@@ -831,6 +844,9 @@ impl Conversation {
             self.offence("8-bit content without 8BITMIME");
         }
         transaction.ended = self.shared.started.elapsed();
+        if let Some(told) = &self.shared.told {
+            told(&content);
+        }
         if self.shared.keep_content {
             (transaction.wire, transaction.content) = (wire, content);
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -64,6 +64,7 @@ pub fn content_of(number: u64) -> Vec<u8> {
 pub struct Ledger {
     next: AtomicU64,
     acknowledged: Mutex<BTreeMap<u64, String>>,
+    told: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 impl Ledger {
@@ -81,7 +82,15 @@ impl Ledger {
         self.next.fetch_add(1, Ordering::SeqCst)
     }
 
+    /// Told each promise as soon as its 250 is read.
+    pub fn on_promise(&self, told: impl Fn(u64) + Send + Sync + 'static) {
+        assert!(self.told.set(Box::new(told)).is_ok(), "only one listens");
+    }
+
     fn promise(&self, number: u64, queue_id: String) {
+        if let Some(told) = self.told.get() {
+            told(number);
+        }
         self.acknowledged.lock().unwrap().insert(number, queue_id);
     }
 }
@@ -181,16 +190,17 @@ pub fn balance<'a>(
     it
 }
 
+/// The number that a message bears.
+pub fn number_of(content: &[u8]) -> Option<u64> {
+    let header = String::from_utf8_lossy(&content[..content.len().min(4096)]);
+    let token = header.split("X-Token: ").nth(1)?;
+    token.split("\r\n").next()?.parse().ok()
+}
+
 /// The number of a delivered message, if all about it is as it was submitted.
 fn check(transaction: &Transaction, submitted: u64) -> Result<u64, String> {
-    let header =
-        String::from_utf8_lossy(&transaction.content[..transaction.content.len().min(4096)]);
-    let number: u64 = header
-        .split("X-Token: ")
-        .nth(1)
-        .and_then(|it| it.split("\r\n").next())
-        .and_then(|it| it.parse().ok())
-        .ok_or_else(|| format!("no token in {header}"))?;
+    let number = number_of(&transaction.content)
+        .ok_or_else(|| format!("no token in {}", transaction.text()))?;
     if number >= submitted {
         return Err(format!("{number} was never submitted"));
     }

@@ -11,6 +11,9 @@ mod client;
 #[allow(dead_code)]
 mod daemon;
 #[allow(dead_code)]
+#[path = "../it/harness.rs"]
+mod harness;
+#[allow(dead_code)]
 mod ledger;
 #[allow(dead_code)]
 #[path = "../it/relay.rs"]
@@ -19,5 +22,6 @@ mod relay;
 mod cli;
 mod configuring;
 mod kill;
+mod powercut;
 mod service;
 mod systemd;

@@ -30,8 +30,7 @@ impl Timeline {
                     if reading.uptime < first.uptime {
                         *first = reading;
                     }
-                    // At the same millisecond the clock may just have been set.
-                    if reading.uptime >= last.uptime {
+                    if reading.uptime > last.uptime {
                         *last = reading;
                     }
                 }

@@ -6,7 +6,10 @@
 use libfuzzer_sys::fuzz_target;
 use penstock::config::{Config, changes};
 
-fuzz_target!(|input: &str| {
+fuzz_target!(|input: &[u8]| {
+    let Ok(input) = std::str::from_utf8(input) else {
+        return;
+    };
     // A form feed, which TOML refuses, parts the two files.
     let (main, users) = input.split_once('\u{c}').unwrap_or((input, ""));
     match Config::parse(main, users) {

@@ -26,7 +26,7 @@ use super::desk::{Desk, Stopping};
 use super::lifecycle::Lifecycle;
 use super::reload::Reloader;
 use super::transaction::Office;
-use super::{relay_test, status};
+use super::{change, relay_test, status};
 
 /// Messages that are read from the spool together.
 const PAGE: usize = 256;
@@ -370,13 +370,20 @@ impl Answers {
             None => QueueId::MAX,
         };
         let mut tally = Tally::default();
+        let now = self.clock.now();
         let mut pages = Pages::new(self, &request.filter, QueueId::MIN);
         pages.up_to = up_to;
         while let Some(page) = pages.next().await? {
             let mut ids = Vec::new();
             for (envelope, situation) in &page {
-                tally.count(envelope, situation.state);
-                ids.push(envelope.id);
+                if situation.state == MessageState::Sending {
+                    tally.changed.sending += 1;
+                } else if change::changed(envelope, &request.action, by, "", now).is_none() {
+                    tally.changed.unchanged += 1;
+                } else {
+                    tally.count(envelope);
+                    ids.push(envelope.id);
+                }
             }
             if request.dry_run || ids.is_empty() {
                 continue;
@@ -391,7 +398,8 @@ impl Answers {
             tally.changed.sending += changed.sending;
             tally.changed.unchanged += changed.unchanged;
         }
-        if !request.filter.ids.is_empty() && tally.messages == 0 {
+        let found = tally.messages + tally.changed.sending + tally.changed.unchanged;
+        if !request.filter.ids.is_empty() && found == 0 {
             return Err(not_found("no such message waits here".to_owned()));
         }
         Ok(tally.report(&request))
@@ -404,7 +412,6 @@ struct Tally {
     messages: u64,
     recipients: u64,
     size_bytes: u64,
-    sending: u64,
     first_ids: Vec<String>,
     senders: std::collections::HashMap<String, u64>,
     last: Option<QueueId>,
@@ -415,11 +422,10 @@ struct Tally {
 const SENDERS_COUNTED: usize = 1_000;
 
 impl Tally {
-    fn count(&mut self, envelope: &Envelope, state: MessageState) {
+    fn count(&mut self, envelope: &Envelope) {
         self.messages += 1;
         self.recipients += envelope.waiting().count() as u64;
         self.size_bytes += envelope.size_bytes;
-        self.sending += u64::from(state == MessageState::Sending);
         if self.first_ids.len() < 5 {
             self.first_ids.push(envelope.id.to_string());
         }
@@ -444,11 +450,7 @@ impl Tally {
             },
             recipients: self.recipients,
             size_bytes: self.size_bytes,
-            sending: if done {
-                self.changed.sending
-            } else {
-                self.sending
-            },
+            sending: self.changed.sending,
             unchanged: self.changed.unchanged,
             first_ids: self.first_ids,
             senders: senders.into_iter().take(3).map(|it| it.0).collect(),

@@ -225,7 +225,7 @@ impl Delivery {
 }
 
 /// The message as an administrator wants it; none when it is so already.
-fn changed(
+pub(super) fn changed(
     before: &Envelope,
     action: &Action,
     by: &str,

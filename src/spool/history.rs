@@ -49,7 +49,9 @@ impl History {
         let mut had = HashSet::new();
         for day in self.store.history_days()? {
             each_line(&self.store, &day, |line| {
+                // A line that a power cut tore does not count: it is written again.
                 if let Some((_, words)) = split(line)
+                    && is_whole(line, words)
                     && let Some(id) = id_of(words)
                 {
                     had.insert(id);

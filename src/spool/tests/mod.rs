@@ -301,7 +301,7 @@ async fn the_log_stays_short_while_much_passes_through() {
         let passes = spool.accept("ann@example.org", 1_000).await;
         spool.finish(&passes, number).await;
     }
-    for _ in 0..200 {
+    for _ in 0..1_500 {
         let status = spool.status().await;
         if status.log_bytes <= 2 * status.live_bytes + 4 * (16 << 10) {
             break;

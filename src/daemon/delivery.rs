@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -17,7 +18,7 @@ use crate::config::Limits;
 use crate::mail::{Envelope, QueueId};
 use crate::outcome::{self, Cause, Health};
 use crate::release::{Grant, Ledger, Release};
-use crate::spool::{FlowKey, Lease, Leased, Recovered, SpoolError, Waiting};
+use crate::spool::{FlowKey, Lease, Leased, Recovered, Released, SpoolError, Waiting};
 
 use super::alarm::Alarm;
 use super::desk::{Desk, Event};
@@ -35,6 +36,8 @@ const RETRY_AGAIN: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_secs(60);
 /// While a probe is on its way no other one goes; this long at most.
 const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// Alarms about one relay are mailed at least this far apart.
+const ALARM_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// The kind of the spool's notes about a relay's health.
 const HEALTH: &str = "health";
 
@@ -51,6 +54,8 @@ pub(super) struct RelayBook {
     pub last_failure: Option<(Timestamp, String)>,
     /// When to look for due retries again.
     next_retry: Option<Timestamp>,
+    /// When its trouble was last mailed to the administrator.
+    last_alarm: Option<Timestamp>,
     /// Its delay warnings were given up to this message in the present round.
     warned_up_to: Option<QueueId>,
 }
@@ -209,7 +214,9 @@ impl Delivery {
             .relays
             .values()
             .flat_map(|book| [book.next_retry, book.health.wake_at()]);
-        for at in times.flatten() {
+        // What is past was looked at already: a probe that is due and has no message to
+        // go with waits for one, not for the clock.
+        for at in times.flatten().filter(|at| *at > now.wall) {
             let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or(Duration::ZERO);
             wake = wake.min(Instant::now() + left);
         }
@@ -334,6 +341,18 @@ impl Delivery {
         }
     }
 
+    /// Has an alarm about a relay mailed, unless one was just now: a relay that comes and
+    /// goes must not fill a mailbox.
+    fn alarm(&mut self, relay: &str, alarm: Alarm) {
+        let now = self.office.clock.now();
+        let last = &mut self.book(relay).last_alarm;
+        if last.is_some_and(|it| now.duration_since(it).unsigned_abs() < ALARM_PAUSE) {
+            return;
+        }
+        *last = Some(now);
+        self.alarms.push(alarm);
+    }
+
     /// Mails what the administrator should know.
     async fn mail_alarms(&mut self) {
         for alarm in std::mem::take(&mut self.alarms) {
@@ -363,7 +382,8 @@ impl Delivery {
         for grant in grants {
             by_relay.entry(grant.relay.clone()).or_default().push(grant);
         }
-        let mut leases = Vec::new();
+        // Together they wait for one sync.
+        let mut leases = JoinSet::new();
         for (relay, grants) in &by_relay {
             let items = grants.iter().map(|grant| Leased {
                 grant: grant.grant,
@@ -376,16 +396,19 @@ impl Delivery {
                 at,
                 items: items.collect(),
             };
-            leases.push(self.office.spool.lease(lease));
+            let spool = self.office.spool.clone();
+            leases.spawn(async move { spool.lease(lease).await });
         }
         let mut written = Ok(());
-        for lease in leases {
-            written = written.and(lease.await);
+        for lease in leases.join_all().await {
+            written = written.and(lease);
         }
+        let mut unused = Vec::new();
         for grant in by_relay.into_values().flatten() {
             let relay = live.config.relays.get(&*grant.relay);
             let (Ok(()), Some(relay)) = (&written, relay) else {
                 self.release.unstarted(grant.grant, at);
+                unused.push(grant.grant);
                 continue;
             };
             self.facts.began();
@@ -406,7 +429,19 @@ impl Delivery {
                 desk.tell(Event::Ended(Box::new(ended))).await.ok();
             });
         }
+        self.give_back(unused).await;
         written
+    }
+
+    /// Has the log forget leases that were not used; one that stays in it counts as used
+    /// after the next start, which is the safe mistake.
+    async fn give_back(&self, grants: Vec<u64>) {
+        if grants.is_empty() {
+            return;
+        }
+        if let Err(trouble) = self.office.spool.unlease(grants).await {
+            debug!(%trouble, "unused leases stay in the log");
+        }
     }
 
     async fn handle(&mut self, event: Event) {
@@ -466,17 +501,18 @@ impl Delivery {
         match end {
             End::Unstarted { trouble } => {
                 self.release.unstarted(grant.grant, now);
-                if let Err(trouble) = self.office.spool.unlease(vec![grant.grant]).await {
-                    debug!(%trouble, "an unused lease stays in the log");
-                }
+                self.give_back(vec![grant.grant]).await;
                 if let Some(trouble) = trouble {
                     warn!(queue_id = %grant.id, %trouble, "cannot read a message");
                     self.disk_pause = Some(Instant::now() + DISK_PAUSE);
                 }
             }
-            End::Gone => self
-                .release
-                .settled(grant.grant, crate::spool::Released::NotSent, now),
+            End::Gone => {
+                self.release.settled(grant.grant, Released::NotSent, now);
+                self.give_back(vec![grant.grant]).await;
+            }
+            // The log knows what was begun; the next start counts it.
+            End::CutOff => {}
             End::Settled(outcome) => {
                 self.release.settled(grant.grant, outcome.released, now);
                 self.facts.count(&outcome.before, &outcome.settlement);
@@ -542,7 +578,9 @@ impl Delivery {
                             next_probe,
                             "relay paused: its mail waits"
                         );
-                        self.alarms.push(alarm);
+                        if pause.cause == Cause::Trouble {
+                            self.alarm(relay, alarm);
+                        }
                     }
                 }
             }

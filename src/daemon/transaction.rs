@@ -58,6 +58,8 @@ pub enum End {
     },
     /// The message is not there any more, or may not leave.
     Gone,
+    /// We had to stop in the middle of it.
+    CutOff,
     /// A relay was asked, and the answer is in the spool.
     Settled(Box<Outcome>),
 }
@@ -146,7 +148,7 @@ impl Office {
         let delivery = tokio::select! {
             delivery = self.pool.deliver(&job) => delivery,
             // The log has the lease and perhaps the final dot: the next start knows.
-            () = self.lifecycle.reached(Phase::Stopped) => return End::Gone,
+            () = self.lifecycle.reached(Phase::Stopped) => return End::CutOff,
         };
         let moment = self.clock.moment();
         let now = moment.wall;
@@ -173,7 +175,7 @@ impl Office {
                 at: now,
             })),
             // We were told to stop: the lease and the final dot in the log tell the rest.
-            None => End::Gone,
+            None => End::CutOff,
         }
     }
 

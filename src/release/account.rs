@@ -21,6 +21,8 @@ const NAMES: [[&str; 3]; WINDOWS] = [
 pub(super) struct Full {
     /// Its key in the configuration.
     pub(super) limit: &'static str,
+    /// It counts messages: a smaller one has no room either.
+    pub(super) is_any_size: bool,
     /// When enough has left its window by itself; none: not before something that is
     /// under way has ended.
     pub(super) until: Option<Millis>,
@@ -236,14 +238,20 @@ impl Account {
             let Some(lacking) = enough(self.room(window, budget)).iter().position(|it| !it) else {
                 continue;
             };
+            let suffices = |used| enough(rule.room(budget, used)).iter().all(|it| *it);
             let mut used = self.history.used(window).plus(self.open);
-            let until = self.history.leaving(window).find_map(|(at, paid)| {
-                used = used.minus(paid);
-                let enough = enough(rule.room(budget, used)).iter().all(|it| *it);
-                enough.then_some(at)
-            });
+            // What an empty window has no room for is not worth searching for.
+            let until = suffices(self.open)
+                .then(|| {
+                    self.history.leaving(window).find_map(|(at, paid)| {
+                        used = used.minus(paid);
+                        suffices(used).then_some(at)
+                    })
+                })
+                .flatten();
             let full = Full {
                 limit: NAMES[window][lacking],
+                is_any_size: lacking == 0,
                 until,
             };
             let longer = longest.is_none_or(|other| match (other.until, until) {

@@ -6,6 +6,13 @@
 //! grants down as leases before it acts on them, and hands the [`Ledger`] to the spool
 //! to be stored with the log.
 //!
+//! The owner's part: at the start [`Ledger::recover`], [`Release::configure`] and
+//! [`Release::restore`] for every flow; then, after every event and at
+//! [`Release::wake_at`], answer [`Release::refills`] from the spool and carry out
+//! [`Release::plan`]: a lease is durable before MAIL, MAIL goes out before
+//! [`Grant::start_before`] or the grant goes back with [`Release::unstarted`], and the
+//! relay's last word is told with [`Release::settled`] as soon as it is known.
+//!
 //! What it promises, and docs/limits.md derives: no sliding window ever holds more than
 //! its limit; a lone message leaves at once; users and their mailings share evenly;
 //! nothing waits for ever.

@@ -161,20 +161,27 @@ impl Lane {
             };
             let recipients = head.recipients.min(most_recipients);
             let wanted = u64::from(recipients);
-            let budgets = [Budget::General, Budget::Interactive];
-            for budget in &budgets[usize::from(!all_fits)..] {
-                match account.fit(*budget, head.octets, wanted, wanted) {
-                    Ok(_) => {
-                        return Ok(Choice {
-                            flow,
-                            budget: *budget,
-                            recipients,
-                            is_interactive: true,
-                        });
+            let fits = |budget| account.fit(budget, head.octets, wanted, wanted);
+            let budget = if all_fits && fits(Budget::General).is_ok() {
+                Budget::General
+            } else {
+                match fits(Budget::Interactive) {
+                    Ok(_) => Budget::Interactive,
+                    Err(full) => {
+                        later = earliest(later, full.until);
+                        if full.is_any_size {
+                            break;
+                        }
+                        continue;
                     }
-                    Err(full) => later = earliest(later, full.until),
                 }
-            }
+            };
+            return Ok(Choice {
+                flow,
+                budget,
+                recipients,
+                is_interactive: true,
+            });
         }
         Err(later)
     }

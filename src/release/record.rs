@@ -196,3 +196,86 @@ impl Reader<'_> {
         Ok(paid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::release::Budget;
+
+    fn moment(seconds: u64) -> Moment {
+        Moment {
+            uptime: Duration::from_secs(seconds),
+            wall: Timestamp::from_second(1_790_000_000 + seconds as i64).unwrap(),
+            boot: 7,
+        }
+    }
+
+    fn stored() -> Vec<u8> {
+        let mut ledger = Ledger::new();
+        for second in 0..300 {
+            let load = Load {
+                messages: 1,
+                octets: 10_000 + second,
+                recipients: 2,
+            };
+            let budget = [Budget::General, Budget::Interactive][second as usize % 2];
+            let relay = ["own", "carerix"][second as usize / 7 % 2];
+            let grant = ledger.reserve(relay, budget, load, moment(second * 60));
+            if second % 10 != 0 {
+                let at = millis_up(moment(second * 60 + 1).uptime);
+                ledger.end(grant, Some(at), at);
+            }
+        }
+        ledger.to_bytes(moment(20_000))
+    }
+
+    #[test]
+    fn a_stored_ledger_reads_back_as_itself() {
+        let now = moment(20_000);
+        let stored = stored();
+        let timeline = Timeline::new([stored_at(&stored).unwrap()], now);
+        let ledger = decode(&stored, &timeline).unwrap();
+        assert_eq!(ledger.last_grant, 300);
+        assert_eq!(ledger.open.len(), 30);
+        // Maps have no order; their amounts of bytes and what they say are the same.
+        let again = decode(&ledger.to_bytes(now), &timeline).unwrap();
+        assert_eq!(again.open, ledger.open);
+        for (relay, account) in &ledger.accounts {
+            let entries: Vec<_> = account.entries().collect();
+            assert!(again.accounts[relay].entries().eq(entries));
+            assert_eq!(again.accounts[relay].opened(), account.opened());
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_named() {
+        let error = stored_at(&[2, 0, 0]).unwrap_err();
+        assert_eq!(error, RecordError::Version(2));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_an_error_or_another_ledger_but_never_a_panic(
+            place in any::<prop::sample::Index>(),
+            octets in prop::collection::vec(any::<u8>(), 0..12),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = stored();
+            let place = place.index(bytes.len());
+            for (at, octet) in (place..bytes.len()).zip(octets) {
+                bytes[at] = octet;
+            }
+            bytes.truncate(cut.index(bytes.len() * 2).max(1));
+            let now = moment(30_000);
+            if let Ok(stored) = stored_at(&bytes) {
+                let timeline = Timeline::new([stored], now);
+                if let Ok(mut ledger) = decode(&bytes, &timeline) {
+                    ledger.account("own").advance(millis_up(now.uptime));
+                    ledger.to_bytes(now);
+                }
+            }
+        }
+    }
+}

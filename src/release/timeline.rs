@@ -30,7 +30,8 @@ impl Timeline {
                     if reading.uptime < first.uptime {
                         *first = reading;
                     }
-                    if reading.uptime > last.uptime {
+                    // At the same millisecond the clock may just have been set.
+                    if reading.uptime >= last.uptime {
                         *last = reading;
                     }
                 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use penstock::config::Limits;
+use penstock::release::Wait;
 
 use super::world::{Dice, GOOD, Manners, World, unlimited};
 
@@ -249,5 +250,83 @@ fn nothing_waits_longer_than_the_derived_bound() {
                 left.waited
             );
         }
+    }
+}
+
+#[test]
+fn whatever_waits_has_a_reason_and_a_time() {
+    let limits = Limits {
+        per_hour: Some(1_200),
+        ..usual()
+    };
+    let mut world = World::new(&[("own", limits.clone())]);
+    world.manners = quick();
+    let start = world.now;
+    world.accept_many(3_000, "own", "bulk@example.nl", "s-news", 20_000);
+    world.run_until(start + 2 * MINUTE);
+    let now = world.moment();
+    let outlook = world.release.outlook("own", now).unwrap();
+    assert_eq!(outlook.wait, Some(Wait::NextBatch));
+    assert_eq!(outlook.waiting.messages, 2_501);
+    let use_of = |key| outlook.limits.iter().find(|it| it.limit == key).unwrap();
+    assert_eq!(
+        (use_of("batch-messages").used, use_of("batch-messages").most),
+        (499, 500)
+    );
+    assert_eq!((use_of("per-hour").used, use_of("per-hour").kept), (499, 1));
+    // The next batch opens five minutes after the first one did.
+    let opens = outlook.next_batch.unwrap();
+    assert_eq!(Some(opens), outlook.until);
+    assert_eq!(
+        opens.as_millisecond() - now.wall.as_millisecond(),
+        3 * MINUTE as i64
+    );
+
+    let estimate = outlook.empty_at.unwrap().as_millisecond() - now.wall.as_millisecond();
+    let mailings = world.release.mailings("own", now);
+    assert_eq!(mailings.len(), 1);
+    assert_eq!(mailings[0].done_at, outlook.empty_at);
+    assert!(!mailings[0].is_interactive);
+
+    // Then the hour is full.
+    world.run_until(start + 20 * MINUTE);
+    let now = world.moment();
+    let outlook = world.release.outlook("own", now).unwrap();
+    assert_eq!(outlook.wait, Some(Wait::Limit("per-hour")));
+
+    world.release.pause("own");
+    let outlook = world.release.outlook("own", now).unwrap();
+    assert_eq!((outlook.wait, outlook.empty_at), (Some(Wait::Paused), None));
+    world.release.resume("own");
+    world.reload("own", None);
+    let outlook = world.release.outlook("own", world.moment()).unwrap();
+    assert_eq!(outlook.wait, Some(Wait::NotConfigured));
+    world.reload("own", Some(limits));
+
+    let end = world.run_until_empty(10 * HOUR);
+    let took = (end - start - 2 * MINUTE) as i64;
+    assert!((took - estimate).abs() < estimate / 10, "{took} {estimate}");
+}
+
+#[test]
+fn a_mailing_is_told_when_it_will_be_done_though_others_share() {
+    let mut world = World::new(&[("own", usual())]);
+    world.manners = quick();
+    world.accept_many(4_000, "own", "bulk@example.nl", "s-news", 20_000);
+    world.accept_many(1_000, "own", "ann@example.nl", "s-survey", 20_000);
+    let start = world.now;
+    world.run_until(start + 1_000);
+    let mailings = world.release.mailings("own", world.moment());
+    let told: Vec<(String, i64)> = mailings
+        .iter()
+        .map(|it| (it.flow.user.clone(), it.done_at.unwrap().as_millisecond()))
+        .collect();
+    let zero = world.moment().wall.as_millisecond() - 1_000;
+    world.run_until_empty(10 * HOUR);
+    for (user, told) in told {
+        let took = (last_of(&world, &user) - start) as i64;
+        let told = told - zero;
+        let near = 5 * MINUTE as i64 + 90_000;
+        assert!((took - told).abs() <= near, "{user}: {took} {told}");
     }
 }

@@ -350,7 +350,16 @@ impl World {
     }
 
     fn write(&mut self, event: LedgerEvent) {
-        self.last_logged.push(self.wall);
+        // What was given back carries no reading of the clocks.
+        let is_read = !matches!(
+            event,
+            LedgerEvent::Released {
+                released: Released::NotSent,
+                ..
+            }
+        );
+        let before = self.last_logged.last().copied().filter(|_| !is_read);
+        self.last_logged.push(before.unwrap_or(self.wall));
         self.log.push((self.now, event));
     }
 

@@ -77,20 +77,50 @@ pub(super) struct Flow {
     recent: VecDeque<Millis>,
     /// The last message that was counted in `recent`.
     newest: QueueId,
-    pub(super) refill: RefillState,
+    refill: RefillState,
+    /// How often the spool was asked.
+    asked: u64,
     /// It stands in the list of flows that may soon be forgotten.
     pub(super) is_fading: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RefillState {
     None,
     /// To be asked for.
     Wanted,
-    /// Asked for; so much arrived in the flow meanwhile that may or may not be in the answer.
-    Asked {
-        arrived: Load,
-    },
+    /// Asked for.
+    Asked(Arrived),
+}
+
+/// What came into a flow since the spool was asked, and may be missing in its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Arrived {
+    /// The first of it in order of acceptance, which need not be the order of arrival:
+    /// a message released from a hold may be older than all that waits.
+    first: Vec<Head>,
+    /// There was more, behind the last of `first`.
+    more: bool,
+}
+
+impl Arrived {
+    fn note(&mut self, head: Head) {
+        if let Err(place) = self.first.binary_search_by_key(&head.id, |it| it.id) {
+            self.first.insert(place, head);
+        }
+        if self.first.len() > MOST_HEADS {
+            self.first.truncate(MOST_HEADS);
+            self.more = true;
+        }
+    }
+
+    /// Everything that arrived up to this id is in `first`.
+    fn known_to(&self) -> QueueId {
+        match self.first.last() {
+            Some(last) if self.more => last.id,
+            _ => QueueId::MAX,
+        }
+    }
 }
 
 impl Flow {
@@ -118,6 +148,7 @@ impl Flow {
             recent: VecDeque::new(),
             newest: QueueId::MIN,
             refill: RefillState::None,
+            asked: 0,
             is_fading: false,
         }
     }
@@ -177,8 +208,8 @@ impl Flow {
             }
         } else {
             self.beyond = self.beyond.plus(head.load());
-            if let RefillState::Asked { arrived } = &mut self.refill {
-                *arrived = arrived.plus(head.load());
+            if let RefillState::Asked(arrived) = &mut self.refill {
+                arrived.note(head);
             }
         }
         self.waiting = self.waiting.plus(head.load());
@@ -210,6 +241,9 @@ impl Flow {
         }
         let only_in_spool = !head.is_retry && head.id > self.loaded_to && self.beyond.messages > 0;
         if only_in_spool {
+            if let RefillState::Asked(arrived) = &mut self.refill {
+                arrived.first.retain(|it| it.id != head.id);
+            }
             self.beyond = self.beyond.minus(head.load());
             self.waiting = self.waiting.minus(head.load());
         }
@@ -228,47 +262,59 @@ impl Flow {
         self.waiting = here.plus(sum(&self.retries)).plus(self.beyond);
     }
 
-    /// The range to ask the spool for; only once until it was answered.
-    pub(super) fn ask(&mut self) -> Option<QueueId> {
+    /// What to ask the spool for: what comes after this message, and the number of the
+    /// question. Only once until it was answered.
+    pub(super) fn ask(&mut self) -> Option<(QueueId, u64)> {
         if self.refill != RefillState::Wanted {
             return None;
         }
-        self.refill = RefillState::Asked {
-            arrived: Load::default(),
-        };
-        Some(self.loaded_to)
+        self.refill = RefillState::Asked(Arrived::default());
+        self.asked += 1;
+        Some((self.loaded_to, self.asked))
     }
 
-    /// The answer; `is_all` when the spool has no more. False when it was not asked for,
-    /// or is outdated.
+    /// The answer to question `asked`; `is_all` when the spool has no more. Of the items
+    /// only those with a head may be given out.
     pub(super) fn answer(
         &mut self,
-        after: QueueId,
+        asked: u64,
         is_all: bool,
         items: impl Iterator<Item = (QueueId, Option<Head>)>,
-    ) -> bool {
-        let RefillState::Asked { arrived } = self.refill else {
-            return false;
+    ) {
+        // After `trim` it asks anew, and the old answer is of no use.
+        let RefillState::Asked(arrived) = &mut self.refill else {
+            return;
         };
-        if after != self.loaded_to {
-            return false;
+        if asked != self.asked {
+            return;
         }
+        let arrived = std::mem::take(arrived);
         self.refill = RefillState::None;
-        for (id, head) in items {
-            self.loaded_to = self.loaded_to.max(id);
-            if let Some(head) = head {
+        // Up to here the answer and what arrived meanwhile tell everything.
+        let items: Vec<_> = items.collect();
+        let mut end = arrived.known_to();
+        if !is_all {
+            end = end.min(items.last().map_or(self.loaded_to, |it| it.0));
+        }
+        let heads = items.iter().filter_map(|it| it.1).chain(arrived.first);
+        for head in heads.filter(|it| it.id <= end) {
+            if self.insert(head) {
                 self.beyond = self.beyond.minus(head.load());
-                self.insert(head);
             }
         }
-        if is_all {
-            // What arrived meanwhile may be in the answer; then the next one is empty.
-            self.beyond = arrived;
+        if end == QueueId::MAX {
+            self.beyond = Load::default();
+            let last = items
+                .last()
+                .map(|it| it.0)
+                .max(self.fresh.back().map(|it| it.id));
+            self.loaded_to = self.loaded_to.max(last.unwrap_or(QueueId::MIN));
         } else {
             self.beyond.messages = self.beyond.messages.max(1);
+            self.loaded_to = self.loaded_to.max(end);
         }
+        self.trim();
         self.waiting = sum(&self.fresh).plus(sum(&self.retries)).plus(self.beyond);
-        true
     }
 
     /// Whether it begins to need more from the spool.

@@ -30,6 +30,8 @@ pub struct Refill {
     pub after: QueueId,
     /// So many at most; fewer mean that there are no more.
     pub limit: usize,
+    /// The flow's number for this question.
+    pub(super) asked: u64,
 }
 
 /// What waits for one relay.
@@ -114,11 +116,12 @@ impl Schedule {
             let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_mut) else {
                 continue;
             };
-            if let Some(after) = flow.ask() {
+            if let Some((after, asked)) = flow.ask() {
                 refills.push(Refill {
                     flow: (*flow.key).clone(),
                     after,
                     limit: HEADS,
+                    asked,
                 });
             }
         }
@@ -136,7 +139,7 @@ impl Schedule {
             (item.id, usable.then(|| Head::of(item)))
         });
         self.change(index, now, |flow| {
-            flow.answer(refill.after, items.len() < refill.limit, heads)
+            flow.answer(refill.asked, items.len() < refill.limit, heads);
         });
         self.in_flight = in_flight;
     }

@@ -28,6 +28,8 @@ enum Event {
         limits: Option<usize>,
     },
     Checkpoint,
+    Hold(usize),
+    ReleaseHeld,
     Pause(usize),
     Resume(usize),
 }
@@ -76,7 +78,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn event() -> impl Strategy<Value = Event> {
     let relay = 0..RELAYS.len();
     prop_oneof![
-        8 => (relay.clone(), 0u8..4, 0u8..3, 1u8..30, 1u64..3_000, prop_oneof![4 => Just(1u32), 1 => 1u32..12])
+        8 => (relay.clone(), 0u8..4, 0u8..3, 1u8..90, 1u64..3_000, prop_oneof![4 => Just(1u32), 1 => 1u32..12])
             .prop_map(|(relay, user, mailing, count, octets, recipients)| Event::Accept {
                 relay, user, mailing, count, octets, recipients,
             }),
@@ -87,6 +89,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (relay.clone(), prop::option::weighted(0.9, 0usize..4))
             .prop_map(|(relay, limits)| Event::Reload { relay, limits }),
         2 => Just(Event::Checkpoint),
+        3 => (0usize..200).prop_map(Event::Hold),
+        1 => Just(Event::ReleaseHeld),
         1 => relay.clone().prop_map(Event::Pause),
         1 => relay.prop_map(Event::Resume),
     ]
@@ -98,12 +102,14 @@ fn manners() -> impl Strategy<Value = Manners> {
         prop_oneof![Just(0u64), 0u64..30],
         0u64..10,
         prop_oneof![Just(0u64), 0u64..20],
+        prop_oneof![Just(0u64), 0u64..100],
     )
-        .prop_map(|(slow, refuses, silent, unstarted)| Manners {
+        .prop_map(|(slow, refuses, silent, unstarted, late)| Manners {
             slow,
             refuses,
             silent,
             unstarted,
+            late,
         })
 }
 
@@ -136,12 +142,15 @@ proptest! {
                 Event::Crash { down, reboot } => world.crash(down, reboot),
                 Event::SetWall(by) => world.set_wall(by),
                 Event::Reload { relay, limits } => world.reload(RELAYS[relay], limits.map(|it| configured[it].clone())),
+                Event::Hold(which) => world.hold(which),
+                Event::ReleaseHeld => world.release_held(&RELAYS),
                 Event::Checkpoint => world.checkpoint(),
                 Event::Pause(relay) => world.release.pause(RELAYS[relay]),
                 Event::Resume(relay) => world.release.resume(RELAYS[relay]),
             }
         }
         // In the end there is peace: every message leaves.
+        world.release_held(&RELAYS);
         world.manners = Manners { refuses: 0, silent: 0, ..manners };
         for (relay, limits) in RELAYS.iter().zip(&configured) {
             world.reload(relay, Some(limits.clone()));

@@ -330,3 +330,19 @@ fn a_mailing_is_told_when_it_will_be_done_though_others_share() {
         assert!((took - told).abs() <= near, "{user}: {took} {told}");
     }
 }
+
+#[test]
+fn what_is_released_from_a_hold_while_the_spool_is_asked_is_not_lost() {
+    let mut world = World::new(&[("own", usual())]);
+    world.manners = Manners { late: 100, ..GOOD };
+    world.accept_many(200, "own", "bulk@example.nl", "s-news", 20_000);
+    for which in [0, 0, 50, 100] {
+        world.hold(which);
+    }
+    // After a restart everything has to be asked for.
+    world.crash(1_000, None);
+    world.run_until(world.now);
+    world.release_held(&["own"]);
+    world.run_until_empty(HOUR);
+    assert_eq!(world.left.len(), 200);
+}

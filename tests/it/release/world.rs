@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use penstock::clock::Moment;
 use penstock::config::{Limits, Preset};
 use penstock::mail::{Origin, QueueId};
-use penstock::release::{Grant, Ledger, Release};
+use penstock::release::{Grant, Ledger, Refill, Release};
 use penstock::spool::{
     Amount, FlowKey, FlowSummary, Lease, Leased, LedgerEvent, Recovered, Released, Waiting,
 };
@@ -67,6 +67,8 @@ pub struct Manners {
     pub silent: u64,
     /// Percent of grants that the delivery does not begin.
     pub unstarted: u64,
+    /// Percent of the spool's answers that come late.
+    pub late: u64,
 }
 
 /// Quick and always content.
@@ -75,6 +77,7 @@ pub const GOOD: Manners = Manners {
     refuses: 0,
     silent: 0,
     unstarted: 0,
+    late: 0,
 };
 
 #[derive(Debug, Clone)]
@@ -129,6 +132,9 @@ pub struct World {
     due: BTreeSet<(u64, QueueId)>,
     recent: BTreeMap<FlowKey, Vec<Timestamp>>,
     running: Vec<Transaction>,
+    held: Vec<Message>,
+    /// Answers of the spool that are on their way, and when they arrive.
+    answers: Vec<(u64, Refill, Vec<Waiting>)>,
     log: Vec<(u64, LedgerEvent)>,
     checkpoint: (Option<Vec<u8>>, usize),
     next_id: u64,
@@ -156,6 +162,8 @@ impl World {
             due: BTreeSet::new(),
             recent: BTreeMap::new(),
             running: Vec::new(),
+            held: Vec::new(),
+            answers: Vec::new(),
             log: Vec::new(),
             checkpoint: (None, 0),
             next_id: FIRST_ID,
@@ -272,7 +280,8 @@ impl World {
             let ends = self.running.iter().map(|it| it.ends).min();
             let due = self.due.first().map(|it| it.0.max(self.now + 1));
             assert!(idle < 1_000, "nothing happens, again and again");
-            let next = [wake, ends, due].into_iter().flatten().min();
+            let answer = self.answers.iter().map(|it| it.0).min();
+            let next = [wake, ends, due, answer].into_iter().flatten().min();
             match next.filter(|at| *at <= until) {
                 Some(next) => self.now = next,
                 None => {
@@ -289,8 +298,10 @@ impl World {
         while !self.messages.is_empty() {
             assert!(
                 self.now < end,
-                "{} messages still wait",
-                self.messages.len()
+                "{} messages still wait: {:?} of {:#?}",
+                self.messages.len(),
+                self.messages.values().next(),
+                self.release
             );
             self.run_until((self.now + 3_600_000).min(end));
         }
@@ -317,8 +328,7 @@ impl World {
     }
 
     fn refill(&mut self) -> bool {
-        let refills = self.release.refills();
-        for refill in &refills {
+        for refill in self.release.refills() {
             let items: Vec<Waiting> = self
                 .messages
                 .range((
@@ -330,9 +340,47 @@ impl World {
                 .take(refill.limit)
                 .map(|it| it.item.clone())
                 .collect();
-            self.release.refilled(refill, &items, self.moment());
+            let late = if self.dice.percent(self.manners.late) {
+                self.dice.below(2_000)
+            } else {
+                0
+            };
+            self.answers.push((self.now + late, refill, items));
         }
-        !refills.is_empty()
+        let mut answered = false;
+        while let Some(place) = self.answers.iter().position(|it| it.0 <= self.now) {
+            let (_, refill, items) = self.answers.remove(place);
+            self.release.refilled(&refill, &items, self.moment());
+            answered = true;
+        }
+        answered
+    }
+
+    /// Holds one of the messages that wait, if there is one that is not under way.
+    pub fn hold(&mut self, which: usize) {
+        let resting = self.messages.values().filter(|it| !it.under_way);
+        let resting: Vec<QueueId> = resting.map(|it| it.item.id).collect();
+        if resting.is_empty() {
+            return;
+        }
+        let id = resting[which % resting.len()];
+        let message = self.messages.remove(&id).expect("it is one of them");
+        self.due.remove(&(message.due, id));
+        self.release.removed(&message.item, self.moment());
+        self.held.push(message);
+    }
+
+    /// Releases everything that was held, some of it to another relay.
+    pub fn release_held(&mut self, relays: &[&str]) {
+        for mut message in std::mem::take(&mut self.held) {
+            if self.dice.percent(30) {
+                let relay = relays[self.dice.below(relays.len() as u64) as usize];
+                message.item.flow.relay = relay.into();
+            }
+            message.item.not_before = None;
+            self.release.waiting(&message.item, self.moment());
+            self.messages.insert(message.item.id, message);
+        }
     }
 
     fn tell_due(&mut self) -> bool {
@@ -390,10 +438,19 @@ impl World {
                 self.release.unstarted(grant.grant, self.moment());
                 continue;
             }
-            let message = self
-                .messages
-                .get_mut(&grant.id)
-                .expect("granted what waits");
+            let here = self.messages.get_mut(&grant.id);
+            let here = here.filter(|it| it.item.flow == *grant.flow);
+            let Some(message) = here else {
+                // An answer of the spool was late, and it was held or moved meanwhile.
+                assert!(self.manners.late > 0, "granted what does not wait");
+                self.write(LedgerEvent::Released {
+                    grant: grant.grant,
+                    released: Released::NotSent,
+                });
+                self.release
+                    .settled(grant.grant, Released::NotSent, self.moment());
+                continue;
+            };
             assert!(!message.under_way, "granted twice at once");
             assert!(message.item.recipients >= grant.recipients && grant.recipients > 0);
             message.under_way = true;
@@ -547,6 +604,7 @@ impl World {
         };
         let ledger = Ledger::recover(&recovered, self.moment()).expect("it was stored well");
         self.release = Release::new(ledger);
+        self.answers.clear();
         self.configure();
         self.restore();
         // After a boot this is a must: it is the first reading of the new boot's clocks.

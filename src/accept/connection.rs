@@ -166,7 +166,7 @@ impl Connection {
     async fn dialogue(&mut self) -> Result<std::convert::Infallible, End> {
         loop {
             let line = self.next_line().await?;
-            self.refresh().await?;
+            self.refresh()?;
             let mut effect = self.session.step(Event::Line(line));
             if let Effect::Reply(reply) | Effect::Close(reply) = &effect {
                 self.log_refused_command(reply);
@@ -292,7 +292,7 @@ impl Connection {
     }
 
     /// Takes a reloaded configuration over, between transactions.
-    async fn refresh(&mut self) -> Result<(), End> {
+    fn refresh(&mut self) -> Result<(), End> {
         if self.session.transaction().is_some() {
             return Ok(());
         }
@@ -303,7 +303,7 @@ impl Connection {
                 .filter(|it| guard::check(self.place.bound, it).is_ok())
                 .ok_or(End::Closed)?;
         }
-        let has_room = self.shared.room.ask(&self.shared.spool).await;
+        let has_room = self.shared.room.ask(&self.shared.spool);
         self.session.set_terms(terms(
             &self.live,
             &self.listener,

@@ -19,22 +19,15 @@ pub struct Room {
 }
 
 impl Room {
-    /// Whether the spool has room; it keeps its reserve by itself, so a stale answer
-    /// only costs the client the content.
-    pub async fn ask(&self, spool: &Spool) -> bool {
+    /// Whether the spool has room. It keeps its reserve by itself, so a stale answer only
+    /// costs the client its content.
+    pub fn ask(&self, spool: &Spool) -> bool {
         let now = Instant::now();
-        let is_stale = {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_stale = asked.is_none_or(|it| now.duration_since(it) > AGE);
-            if is_stale {
-                *asked = Some(now);
-            }
-            is_stale
-        };
-        if is_stale {
-            let status = spool.status().await;
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none_or(|it| now.duration_since(it) > AGE) {
+            *asked = Some(now);
             self.full
-                .store(status.free_bytes < status.reserve_bytes, Ordering::Relaxed);
+                .store(spool.check_room().is_err(), Ordering::Relaxed);
         }
         !self.full.load(Ordering::Relaxed)
     }

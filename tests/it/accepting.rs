@@ -263,3 +263,15 @@ async fn a_sloppy_old_client_is_understood() {
     let content = intake.only_content().await;
     assert!(content.contains(" with SMTP id ") && content.ends_with(">\r\n\r\njust text\r\n"));
 }
+
+#[tokio::test]
+async fn a_full_spool_says_so_at_mail() {
+    let intake = Intake::start(Wanted {
+        min_free: Some(u64::MAX),
+        ..plain()
+    })
+    .await;
+    let mut client = intake.client().await;
+    let answer = client.command("MAIL FROM:<a@b.c>").await;
+    assert!(answer.expect_code(452).text().starts_with("4.3.1 "));
+}

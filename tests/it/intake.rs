@@ -13,7 +13,7 @@ use penstock::clock::Clock;
 use penstock::config::Config;
 use penstock::mail::{Envelope, Mailing, QueueId};
 use penstock::route::Directory;
-use penstock::spool::{Spool, SpoolOptions};
+use penstock::spool::{Reserve, Spool, SpoolOptions};
 use penstock::tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -43,6 +43,8 @@ pub struct Wanted {
     pub top: &'static str,
     pub limits: CrowdLimits,
     pub verdict: Option<Verdict>,
+    /// Octets that the spool keeps free.
+    pub min_free: Option<u64>,
 }
 
 fn users() -> String {
@@ -86,7 +88,10 @@ impl Intake {
         let users = users();
         let (live, live_now) = watch::channel(live(wanted.listener, wanted.top, &users, Some(tls)));
         let clock = Clock::following_tokio("2026-11-21T12:00:00Z".parse().unwrap());
-        let options = SpoolOptions::at(folder.path().join("spool"));
+        let mut options = SpoolOptions::at(folder.path().join("spool"));
+        if let Some(octets) = wanted.min_free {
+            options.min_free = Reserve::Bytes(octets);
+        }
         let (spool, _) = Spool::open(options, clock.clone()).unwrap();
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let seen = accepted.clone();

@@ -20,7 +20,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tls", &["mail", "config"]),
     ("route", &["mail", "config"]),
     ("spool", &["mail", "clock"]),
-    ("hint", &["mail", "config", "dns"]),
     (
         "accept",
         &["mail", "smtp", "clock", "config", "tls", "route", "spool"],
@@ -28,7 +27,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("release", &["mail", "clock", "config", "spool"]),
     ("relay", &["mail", "smtp", "clock", "config", "dns", "tls"]),
     ("outcome", &["mail", "clock", "config", "relay"]),
-    ("verify", &["mail", "clock", "config", "spool"]),
     ("control", &["control::protocol"]),
     ("control::protocol", &[]),
     // The words of an event, for the daemon and for reading its files without it.
@@ -36,7 +34,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Puts the words of mail into those of the protocol, for the daemon and for the verbs
     // that work without it.
     ("control::describe", &["mail", "control::protocol"]),
-    ("control::trace", &["mail", "control::protocol"]),
     // Its requests go the way of those of the control socket.
     (
         "http",
@@ -45,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "mail", "clock", "config", "route", "outcome", "hint", "spool", "control", "relay",
+            "mail", "clock", "config", "route", "outcome", "spool", "control", "relay",
         ],
     ),
     // It submits like any other client, over SMTP.
@@ -61,7 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "mail", "smtp", "clock", "dns", "tls", "config", "route", "spool", "accept", "release",
-            "relay", "outcome", "hint", "verify", "control", "http",
+            "relay", "outcome", "control", "http",
         ],
     ),
 ];

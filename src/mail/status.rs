@@ -23,6 +23,17 @@ impl EnhancedStatus {
             detail,
         }
     }
+
+    /// The first status in a text that is no success, as in `(#5.7.1)` or `550 5.1.1 ...`.
+    ///
+    /// Part of an address (`5.7.1.2`) or of a version is none.
+    pub fn find_in(text: &str) -> Option<Self> {
+        text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '.' || it == '-'))
+            .take(400)
+            .map(|word| word.trim_matches('.'))
+            .map(|word| word.rsplit('-').next().unwrap_or(word))
+            .find_map(|word| word.parse().ok().filter(|it: &Self| it.class != 2))
+    }
 }
 
 impl fmt::Display for EnhancedStatus {
@@ -96,6 +107,24 @@ mod tests {
             "", "5", "5.7", "5.7.1.2", "3.0.0", "5.7.1234", "5.07.1", "5.-7.1", "5. 7.1", "5.7.x",
         ] {
             assert!(text.parse::<EnhancedStatus>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_found_in_words_and_an_address_is_none() {
+        for (text, status) in [
+            (
+                "sorry, that domain isn't in my list (#5.7.1)",
+                Some("5.7.1"),
+            ),
+            ("5.1.1 unknown", Some("5.1.1")),
+            ("550-5.7.26 unauthenticated", Some("5.7.26")),
+            ("blocked: 5.7.1.9", None),
+            ("version 2.0.0", None),
+            ("see 4.4.7.", Some("4.4.7")),
+        ] {
+            let status: Option<EnhancedStatus> = status.map(|it| it.parse().unwrap());
+            assert_eq!(EnhancedStatus::find_in(text), status, "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use mail_parser::decoders::html::html_to_text;
 
 use crate::mail::{EnhancedStatus, Stage};
 
-use super::classify::{Refusal, status_in};
+use super::finding::Refusal;
 
 /// More of a bounce than this is not read: what a server said stands near its top.
 const BOUNCE_MAXIMUM_BYTES: usize = 1 << 20;
@@ -41,8 +41,8 @@ impl Said {
             stage: stage_in(text),
             code: code.map(|(it, _)| it),
             enhanced: code
-                .and_then(|(_, place)| status_in(&text[place..]))
-                .or_else(|| status_in(text)),
+                .and_then(|(_, place)| EnhancedStatus::find_in(&text[place..]))
+                .or_else(|| EnhancedStatus::find_in(text)),
             text: text.to_owned(),
             ..Self::default()
         }

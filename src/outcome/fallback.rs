@@ -5,7 +5,7 @@
 use crate::mail::{EnhancedStatus, Stage};
 use crate::relay::RelayError;
 
-use super::classify::{Action, Class, Finding, Refusal};
+use super::finding::{Action, Class, Finding, Refusal};
 
 /// Judges a refusal whose words no rule knows.
 pub fn judge(refusal: &Refusal<'_>) -> Finding {

@@ -10,19 +10,25 @@ pub mod backoff;
 pub mod bounce;
 pub mod classify;
 pub mod fallback;
+mod finding;
 pub mod pause;
+mod policy;
 pub mod report;
 pub mod rules;
 pub mod settle;
 #[cfg(test)]
 mod settle_tests;
+mod settlement;
 #[cfg(test)]
 mod testing;
 mod verdict;
 
-pub use classify::{Action, Class, Finding, Refusal, classify, classify_error};
+pub use classify::{classify, classify_error};
+pub use finding::{Action, Class, Finding, Refusal};
 pub use pause::{Cause, Change, Health, Pause};
+pub use policy::Policy;
 pub use report::{Report, ReportKind};
 pub use rules::{Rules, RulesError};
-pub use settle::{Policy, Released, Settlement, Suspicion, Trouble, settle};
+pub use settle::settle;
+pub use settlement::{Released, Settlement, Suspicion, Trouble};
 pub use verdict::classify_again;

@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Retry;
-use crate::mail::Stage;
+use crate::mail::{Envelope, Stage};
 
 use super::backoff;
-use super::classify::{Class, Finding};
-use super::settle::{Settlement, Suspicion, Trouble};
+use super::finding::{Action, Class, Finding};
+use super::settlement::{Settlement, Suspicion, Trouble};
 
 /// How many different senders, and how many different recipients, must have been
 /// refused with no success between before it is the relay's trouble (PRODUCT section 5).
@@ -276,12 +276,19 @@ impl Health {
             .sum()
     }
 
+    /// How long a message has been failing, the relay's pauses left out.
+    pub fn tried_for(&self, envelope: &Envelope, now: Timestamp) -> Duration {
+        envelope.first_failure.map_or(Duration::ZERO, |first| {
+            between(first, now).saturating_sub(self.paused_between(first, now))
+        })
+    }
+
     /// The pause as a finding, for reports about mail that waits for it.
     pub fn finding(&self) -> Option<Finding> {
         let pause = self.pause.as_ref()?;
         Some(Finding {
             class: Class::from_name(&pause.class).unwrap_or(Class::Temporary),
-            action: super::classify::Action::PauseRelay,
+            action: Action::PauseRelay,
             remedy: pause.remedy.clone(),
             rule: pause.rule.clone(),
             fallback: false,
@@ -345,11 +352,12 @@ pub(super) fn later(from: Timestamp, by: Duration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::Policy;
     use super::super::rules::Rules;
-    use super::super::settle::{Policy, settle};
+    use super::super::settle::settle;
     use super::super::testing::*;
     use super::*;
-    use crate::mail::{Envelope, ReversePath};
+    use crate::mail::ReversePath;
     use crate::relay::{Delivery, RelayError};
 
     fn learn(

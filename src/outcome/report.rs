@@ -9,7 +9,7 @@ use crate::mail::{
     RecipientStatus, Ret, ReversePath, Rule, State,
 };
 
-use super::classify::Finding;
+use super::finding::Finding;
 
 /// Contents up to this size are returned whole; of larger ones the header.
 pub const RETURNED_MAXIMUM_BYTES: u64 = 64 * 1024;
@@ -339,8 +339,10 @@ fn minute(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::pause::Health;
+    use super::super::policy::Policy;
     use super::super::rules::Rules;
-    use super::super::settle::{Policy, Settlement, settle};
+    use super::super::settle::settle;
+    use super::super::settlement::Settlement;
     use super::super::testing::*;
     use super::*;
     use crate::mail::Stage;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::mail::{EnhancedStatus, Stage};
 
-use super::classify::{Action, Class, Finding, Refusal};
+use super::finding::{Action, Class, Finding, Refusal};
 
 /// The administrator's own rules, in a file of this name beside the configuration file.
 pub const RULES_FILE: &str = "rules.toml";

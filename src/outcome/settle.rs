@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::Retry;
 use crate::mail::text::printable;
 use crate::mail::{
     Envelope, Hold, HoldReason, Past, PastEvent, RecipientStatus, ReversePath, Stage, State,
@@ -13,86 +12,14 @@ use crate::mail::{
 use crate::relay::{Attempt, Delivery, RelayError};
 
 use super::backoff;
-use super::classify::{Action, Finding};
+use super::finding::{Action, Finding};
 use super::pause::{Health, between, later};
+use super::policy::Policy;
 use super::report::{Item, Report, ReportKind};
-use super::rules::Rules;
+use super::settlement::{Released, Settlement, Suspicion, Trouble};
 use super::verdict::{
     Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
 };
-
-/// What the judgement rests on besides the delivery itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Policy<'a> {
-    /// When to try again and when to give up.
-    pub retry: &'a Retry,
-    /// What refusals mean.
-    pub rules: &'a Rules,
-    /// The relay's pauses: waiting for them does not count for the expiry.
-    pub health: &'a Health,
-}
-
-/// What becomes of a message, its relay and whoever must be told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settlement {
-    /// The message as it is now.
-    pub envelope: Envelope,
-    /// What it counts against the relay's limits.
-    pub released: Released,
-    /// Reports to send, each about one kind of outcome.
-    pub reports: Vec<Report>,
-    /// The relay itself has trouble: pause it.
-    pub trouble: Option<Trouble>,
-    /// A sender or recipient was refused, which may turn out to be the relay's trouble.
-    pub suspicion: Option<Suspicion>,
-    /// The relay took at least one recipient.
-    pub delivered: bool,
-    /// The latest point of the dialogue at which the relay said something.
-    pub reached: Option<Stage>,
-    /// What each recipient's refusal means, for the log.
-    pub findings: Vec<(usize, Finding)>,
-}
-
-/// What a transaction counts against the limits (PRODUCT section 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Released {
-    /// It left, as of the relay's final reply.
-    Sent {
-        /// When the final reply came.
-        at: Timestamp,
-    },
-    /// Nothing of the content left: the budget is given back.
-    NotSent,
-    /// Content left and no final reply came: it counts as sent.
-    InDoubt {
-        /// When that was decided.
-        at: Timestamp,
-    },
-}
-
-/// Why a relay must be paused.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
-    /// What it is about, and the remedy.
-    pub finding: Finding,
-    /// The relay only wants less at once.
-    pub slow_down: bool,
-    /// At which point of the dialogue.
-    pub stage: Stage,
-    /// The server's own words, printable.
-    pub words: String,
-}
-
-/// A refusal that concerns one sender or recipient until proven otherwise.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Suspicion {
-    /// Whose mail was refused.
-    pub sender: String,
-    /// To whom.
-    pub recipients: Vec<String>,
-    /// What to pause the relay for once it is proven.
-    pub trouble: Trouble,
-}
 
 /// Decides what becomes of a message after one delivery. `jitter` is from 0 to 1.
 pub fn settle(
@@ -116,7 +43,7 @@ pub fn settle(
     if failing {
         next.first_failure = Some(first_failure(envelope, delivery, policy.health, now));
     }
-    let expired = failing && tried_for(&next, policy.health, now) >= policy.retry.expire_after;
+    let expired = failing && policy.health.tried_for(&next, now) >= policy.retry.expire_after;
     if expired {
         for (attempt, verdict) in &mut judged {
             if let Verdict::Retry(finding) = verdict
@@ -266,13 +193,6 @@ fn first_failure(
     later(first, for_budget).min(now)
 }
 
-/// How long a message has been failing, pauses of the relay left out.
-pub(super) fn tried_for(envelope: &Envelope, health: &Health, now: Timestamp) -> Duration {
-    envelope.first_failure.map_or(Duration::ZERO, |first| {
-        between(first, now).saturating_sub(health.paused_between(first, now))
-    })
-}
-
 /// Whether the message may leave, and when.
 fn state(
     next: &Envelope,
@@ -348,7 +268,7 @@ fn state(
 /// The time of the next try: later each time, and once exactly when the warning or the
 /// expiry is due.
 fn next_try(envelope: &Envelope, policy: &Policy<'_>, now: Timestamp, jitter: f64) -> Timestamp {
-    let tried = tried_for(envelope, policy.health, now);
+    let tried = policy.health.tried_for(envelope, now);
     let mut wait = backoff::delay(policy.retry, tried, jitter);
     let mut no_later = |by: Duration| {
         if let Some(left) = by.checked_sub(tried)

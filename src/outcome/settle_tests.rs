@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::pause::Health;
+use super::policy::Policy;
 use super::report::ReportKind;
 use super::rules::Rules;
 use super::settle::*;
+use super::settlement::{Released, Settlement};
 use super::testing::*;
 use crate::mail::{
     Envelope, Hold, HoldReason, Notify, Origin, RecipientStatus, ReversePath, Stage, State,

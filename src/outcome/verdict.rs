@@ -10,9 +10,10 @@ use crate::mail::{
 };
 use crate::relay::{Attempt, Delivery, RelayError, Severity};
 
-use super::classify::{Action, Class, Finding, Refusal, classify, classify_error};
+use super::classify::{classify, classify_error};
+use super::finding::{Action, Class, Finding, Refusal};
+use super::policy::Policy;
 use super::rules::Rules;
-use super::settle::{Policy, tried_for};
 
 /// Words of a server that are kept with a recipient.
 pub(super) const WORDS_MAXIMUM: usize = 1_000;
@@ -195,7 +196,7 @@ pub(super) fn recalled(
     match verdict {
         Verdict::Retry(finding)
             if !may_end(envelope, recipient)
-                && tried_for(envelope, policy.health, now) >= policy.retry.expire_after =>
+                && policy.health.tried_for(envelope, now) >= policy.retry.expire_after =>
         {
             Verdict::Hold(HoldReason::DoubleBounce, finding)
         }

@@ -198,7 +198,7 @@ const REFUSED: Verdict = (
 const NO_LOGIN: Verdict = (
     Class::NotLoggedIn,
     Action::PauseRelay,
-    "Check user name and password of this relay (penstock relay login), and that the \
+    "Check user name and password of this relay (penstock relay set), and that the \
      account may send by SMTP.",
 );
 const NO_TLS: Verdict = (

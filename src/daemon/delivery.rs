@@ -4,27 +4,34 @@
 //! now, has that written down as a lease, and starts a task for each transaction. It
 //! waits for nothing but its events, the clock and the disk.
 
+mod book;
+mod dispatch;
+mod supply;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
 use crate::config::Limits;
-use crate::mail::{Envelope, QueueId};
-use crate::outcome::{self, Cause, Health};
-use crate::release::{Grant, Ledger, Release};
-use crate::spool::{FlowKey, Lease, Leased, Recovered, Released, SpoolError, Waiting};
+use crate::mail::QueueId;
+use crate::outcome::{Cause, Health};
+use crate::release::{Ledger, Release};
+use crate::spool::{FlowKey, Recovered};
 
 use super::alarm::Alarm;
 use super::desk::{Desk, Event};
 use super::lifecycle::Phase;
 use super::status::Facts;
-use super::transaction::{End, Ended, Office};
+use super::transaction::Office;
+
+pub(super) use book::RelayBook;
+
+use book::HEALTH;
 
 /// Events that are handled before the next plan.
 const EVENTS_TOGETHER: usize = 256;
@@ -34,31 +41,6 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_AGAIN: Duration = Duration::from_secs(5);
 /// How often waiting is looked over for delay warnings, and the ledger is handed over.
 const ROUND: Duration = Duration::from_secs(60);
-/// While a probe is on its way no other one goes; this long at most.
-const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Alarms about one relay are mailed at least this far apart.
-const ALARM_PAUSE: Duration = Duration::from_secs(60 * 60);
-/// The kind of the spool's notes about a relay's health.
-const HEALTH: &str = "health";
-
-/// What is known of one relay besides its limits.
-#[derive(Default)]
-pub(super) struct RelayBook {
-    /// Its trouble, past and present.
-    pub health: Health,
-    /// Transactions under way.
-    pub sending: u64,
-    /// When it last took a message.
-    pub last_success: Option<Timestamp>,
-    /// When it last refused something or was not reached, and the words.
-    pub last_failure: Option<(Timestamp, String)>,
-    /// When to look for due retries again.
-    next_retry: Option<Timestamp>,
-    /// When its trouble was last mailed to the administrator.
-    last_alarm: Option<Timestamp>,
-    /// Its delay warnings were given up to this message in the present round.
-    warned_up_to: Option<QueueId>,
-}
 
 /// The delivery task.
 pub struct Delivery {
@@ -230,220 +212,6 @@ impl Delivery {
         }
     }
 
-    /// The flows that wait in the spool.
-    async fn restore(&mut self) {
-        let now = self.office.clock.moment();
-        match self.office.spool.flows().await {
-            Ok(flows) => {
-                for flow in &flows {
-                    self.release.restore(flow, now);
-                    self.book(&flow.key.relay).next_retry = Some(now.wall);
-                }
-                self.sort_flows(flows.into_iter().map(|it| it.key).collect());
-            }
-            Err(trouble) => warn!(%trouble, "cannot read what waits yet"),
-        }
-        self.rebuilding = self.office.spool.status().await.rebuilding.is_some();
-    }
-
-    /// Finds the flows whose user has another relay in the directory by now.
-    pub(super) fn sort_flows(&mut self, flows: Vec<FlowKey>) {
-        let live = self.office.live.borrow().clone();
-        for flow in flows {
-            if let Ok(from) = flow.user.parse()
-                && let Ok(route) = live.directory.route(&from, &|_| true)
-                && route.relay != flow.relay
-            {
-                self.moves.push_back((flow, route.relay));
-            }
-        }
-    }
-
-    /// What the channel had no room for.
-    async fn missed(&mut self) {
-        for (flow, first) in self.desk.take_missed() {
-            let mut after = QueueId::from_number(first.number().saturating_sub(1));
-            loop {
-                let Ok(items) = self.office.spool.ready(&flow, after, EVENTS_TOGETHER).await else {
-                    return;
-                };
-                let now = self.office.clock.moment();
-                for item in &items {
-                    self.release.waiting(item, now);
-                }
-                match items.last() {
-                    Some(last) if items.len() == EVENTS_TOGETHER => after = last.id,
-                    _ => break,
-                }
-            }
-        }
-        if self.rebuilding && self.office.spool.status().await.rebuilding.is_none() {
-            self.restore().await;
-        }
-    }
-
-    /// Gives the release the messages that it has run out of.
-    async fn refill(&mut self) {
-        loop {
-            let refills = self.release.refills();
-            if refills.is_empty() {
-                return;
-            }
-            for refill in refills {
-                let read = self
-                    .office
-                    .spool
-                    .ready(&refill.flow, refill.after, refill.limit)
-                    .await;
-                let items = read.unwrap_or_else(|trouble| {
-                    warn!(%trouble, "cannot read what waits");
-                    Vec::new()
-                });
-                self.release
-                    .refilled(&refill, &items, self.office.clock.moment());
-            }
-        }
-    }
-
-    /// Tells the release of messages whose next attempt is due.
-    async fn fetch_retries(&mut self) {
-        let now = self.office.clock.moment();
-        let due: Vec<String> = self
-            .relays
-            .iter()
-            .filter(|(_, book)| book.next_retry.is_some_and(|at| at <= now.wall))
-            .map(|(relay, _)| relay.clone())
-            .collect();
-        for relay in due {
-            let room = self.release.retry_room(&relay);
-            let spool = &self.office.spool;
-            let items = match room {
-                0 => Ok(Vec::new()),
-                _ => spool.retries_due(&relay, now.wall, room).await,
-            };
-            let next = spool.next_retry(&relay).await;
-            let again = now.wall.checked_add(RETRY_AGAIN).unwrap_or(Timestamp::MAX);
-            match (items, next) {
-                (Ok(items), Ok(next)) => {
-                    for item in &items {
-                        self.release.waiting(item, now);
-                    }
-                    self.book(&relay).next_retry = next.map(|at| match at <= now.wall {
-                        true => again,
-                        false => at,
-                    });
-                }
-                (Err(trouble), _) | (_, Err(trouble)) => {
-                    warn!(%trouble, relay, "cannot read which retries are due");
-                    self.book(&relay).next_retry = Some(again);
-                }
-            }
-        }
-    }
-
-    /// Has an alarm about a relay mailed, unless one was just now: a relay that comes and
-    /// goes must not fill a mailbox.
-    fn alarm(&mut self, relay: &str, alarm: Alarm) {
-        let now = self.office.clock.now();
-        let last = &mut self.book(relay).last_alarm;
-        if last.is_some_and(|it| now.duration_since(it).unsigned_abs() < ALARM_PAUSE) {
-            return;
-        }
-        *last = Some(now);
-        self.alarms.push(alarm);
-    }
-
-    /// Mails what the administrator should know.
-    async fn mail_alarms(&mut self) {
-        for alarm in std::mem::take(&mut self.alarms) {
-            match self.office.mail(&alarm).await {
-                Ok(Some(envelope)) => self.waits_again(&envelope),
-                Ok(None) => {}
-                Err(trouble) => warn!(%trouble, alarm = alarm.subject, "cannot mail an alarm"),
-            }
-        }
-    }
-
-    /// Lets one message go to each paused relay whose probe is due.
-    fn send_probes(&mut self) {
-        let now = self.office.clock.now();
-        for (relay, book) in &mut self.relays {
-            if book.health.probe_due(now) && book.sending == 0 {
-                self.release.probe(relay);
-            }
-        }
-    }
-
-    /// Writes grants down and starts their transactions.
-    async fn start(&mut self, grants: Vec<Grant>) -> Result<(), SpoolError> {
-        let live = self.office.live.borrow().clone();
-        let at = self.office.clock.moment();
-        let mut by_relay: BTreeMap<Arc<str>, Vec<Grant>> = BTreeMap::new();
-        for grant in grants {
-            by_relay.entry(grant.relay.clone()).or_default().push(grant);
-        }
-        // Together they wait for one sync.
-        let mut leases = JoinSet::new();
-        for (relay, grants) in &by_relay {
-            let items = grants.iter().map(|grant| Leased {
-                grant: grant.grant,
-                id: grant.id,
-                recipients: grant.recipients,
-                wire_bytes: grant.wire_bytes,
-            });
-            let lease = Lease {
-                relay: relay.to_string(),
-                at,
-                items: items.collect(),
-            };
-            let spool = self.office.spool.clone();
-            leases.spawn(async move { spool.lease(lease).await });
-        }
-        let mut written = Ok(());
-        for lease in leases.join_all().await {
-            written = written.and(lease);
-        }
-        let mut unused = Vec::new();
-        for grant in by_relay.into_values().flatten() {
-            let relay = live.config.relays.get(&*grant.relay);
-            let (Ok(()), Some(relay)) = (&written, relay) else {
-                self.release.unstarted(grant.grant, at);
-                unused.push(grant.grant);
-                continue;
-            };
-            self.facts.began();
-            self.sending.insert(grant.id, Sending { since: at.wall });
-            let until = at
-                .wall
-                .checked_add(PROBE_PATIENCE)
-                .unwrap_or(Timestamp::MAX);
-            let book = self.book(&grant.relay);
-            book.sending += 1;
-            book.health.probing(until);
-            let health = Arc::new(book.health.clone());
-            let relay = Arc::new(relay.clone());
-            let (office, desk) = (self.office.clone(), self.desk.clone());
-            self.office.lifecycle.spawn(async move {
-                let ended = office.carry_out(grant, relay, health).await;
-                // The desk is gone only when the daemon has stopped.
-                desk.tell(Event::Ended(Box::new(ended))).await.ok();
-            });
-        }
-        self.give_back(unused).await;
-        written
-    }
-
-    /// Has the log forget leases that were not used; one that stays in it counts as used
-    /// after the next start, which is the safe mistake.
-    async fn give_back(&self, grants: Vec<u64>) {
-        if grants.is_empty() {
-            return;
-        }
-        if let Err(trouble) = self.office.spool.unlease(grants).await {
-            debug!(%trouble, "unused leases stay in the log");
-        }
-    }
-
     async fn handle(&mut self, event: Event) {
         let now = self.office.clock.moment();
         match event {
@@ -486,116 +254,6 @@ impl Delivery {
                 self.health_changed(&relay, change).await;
                 done.send(()).ok();
             }
-        }
-    }
-
-    /// A transaction is over.
-    async fn ended(&mut self, ended: Ended) {
-        let now = self.office.clock.moment();
-        let Ended { grant, end } = ended;
-        self.facts.ended();
-        self.sending.remove(&grant.id);
-        let relay = grant.relay.to_string();
-        let book = self.book(&relay);
-        book.sending -= 1;
-        match end {
-            End::Unstarted { trouble } => {
-                self.release.unstarted(grant.grant, now);
-                self.give_back(vec![grant.grant]).await;
-                if let Some(trouble) = trouble {
-                    warn!(queue_id = %grant.id, %trouble, "cannot read a message");
-                    self.disk_pause = Some(Instant::now() + DISK_PAUSE);
-                }
-            }
-            End::Gone => {
-                self.release.settled(grant.grant, Released::NotSent, now);
-                self.give_back(vec![grant.grant]).await;
-            }
-            // The log knows what was begun; the next start counts it.
-            End::CutOff => {}
-            End::Settled(outcome) => {
-                self.release.settled(grant.grant, outcome.released, now);
-                self.facts.count(&outcome.before, &outcome.settlement);
-                let retry = self.office.live.borrow().config.retry;
-                let book = self.book(&relay);
-                if outcome.settlement.delivered {
-                    book.last_success = Some(outcome.at);
-                } else if let Some(said) = last_words(&outcome.settlement.envelope) {
-                    book.last_failure = Some((outcome.at, said));
-                }
-                let change =
-                    book.health
-                        .learn(&outcome.settlement, &retry, now.wall, rand::random());
-                self.health_changed(&relay, change).await;
-                self.waits_again(&outcome.settlement.envelope);
-                for report in &outcome.reports {
-                    self.waits_again(report);
-                }
-            }
-        }
-    }
-
-    /// A message is in the spool in a new state: whatever is left of it waits.
-    pub(super) fn waits_again(&mut self, envelope: &Envelope) {
-        let Some(item) = Waiting::of(envelope) else {
-            return;
-        };
-        match item.not_before {
-            Some(at) => {
-                let book = self.book(&envelope.relay);
-                book.next_retry = Some(book.next_retry.map_or(at, |it| it.min(at)));
-            }
-            None => {
-                self.relays.entry(envelope.relay.clone()).or_default();
-                self.release.waiting(&item, self.office.clock.moment());
-            }
-        }
-        let flow = FlowKey::of(envelope);
-        self.sort_flows(vec![flow]);
-    }
-
-    /// A relay was paused, resumed, or its next probe moved: say so and remember it.
-    pub(super) async fn health_changed(&mut self, relay: &str, change: outcome::Change) {
-        let book = self.book(relay);
-        let pause = book.health.pause().cloned();
-        let value = book.health.to_value();
-        match (change, pause) {
-            (outcome::Change::None, _) => return,
-            (outcome::Change::Paused, Some(pause)) => {
-                self.release.pause(relay);
-                let alarm = Alarm::paused(relay, &pause);
-                let (class, remedy, words) = (pause.class, pause.remedy, pause.words);
-                let next_probe = pause.next_probe.map(|it| it.to_string());
-                match pause.cause {
-                    Cause::Administrator => info!(relay, by = pause.by, words, "relay paused"),
-                    Cause::Trouble | Cause::Rate => {
-                        warn!(
-                            relay,
-                            class,
-                            stage = pause.stage,
-                            words,
-                            remedy,
-                            next_probe,
-                            "relay paused: its mail waits"
-                        );
-                        if pause.cause == Cause::Trouble {
-                            self.alarm(relay, alarm);
-                        }
-                    }
-                }
-            }
-            (outcome::Change::Postponed, Some(pause)) => {
-                self.release.pause(relay);
-                debug!(relay, probes = pause.probes, "the relay still has trouble");
-            }
-            (_, _) => {
-                self.release.resume(relay);
-                self.book(relay).next_retry = Some(self.office.clock.now());
-                info!(relay, "relay resumed");
-            }
-        }
-        if let Err(trouble) = self.office.spool.note(HEALTH, relay, Some(value)).await {
-            warn!(%trouble, relay, "cannot remember how the relay is");
         }
     }
 
@@ -667,20 +325,4 @@ impl Delivery {
             .spool
             .checkpoint_ledger(self.release.ledger().to_bytes(self.office.clock.moment()));
     }
-
-    pub(super) fn book(&mut self, relay: &str) -> &mut RelayBook {
-        self.relays.entry(relay.to_owned()).or_default()
-    }
-
-    /// Where the warnings of a relay's round stopped.
-    pub(super) fn warned_up_to(&mut self, relay: &str) -> &mut Option<QueueId> {
-        &mut self.book(relay).warned_up_to
-    }
-}
-
-/// What a relay last said about any recipient, on one line.
-fn last_words(envelope: &Envelope) -> Option<String> {
-    let said = envelope.recipients.iter().filter_map(|it| it.last.as_ref());
-    said.max_by_key(|it| it.at)
-        .map(|it| it.text.replace('\n', " / "))
 }

@@ -1,0 +1,126 @@
+//! What is known of each relay besides its limits, and what follows when it changes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{debug, info, warn};
+
+use crate::mail::QueueId;
+use crate::outcome::{self, Cause, Health};
+
+use crate::daemon::alarm::Alarm;
+
+use super::Delivery;
+
+/// Alarms about one relay are mailed at least this far apart.
+const ALARM_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// The kind of the spool's notes about a relay's health.
+pub(super) const HEALTH: &str = "health";
+
+/// What is known of one relay besides its limits.
+#[derive(Default)]
+pub(in crate::daemon) struct RelayBook {
+    /// Its trouble, past and present.
+    pub health: Health,
+    /// Transactions under way.
+    pub sending: u64,
+    /// When it last took a message.
+    pub last_success: Option<Timestamp>,
+    /// When it last refused something or was not reached, and the words.
+    pub last_failure: Option<(Timestamp, String)>,
+    /// When to look for due retries again.
+    pub(super) next_retry: Option<Timestamp>,
+    /// When its trouble was last mailed to the administrator.
+    pub(super) last_alarm: Option<Timestamp>,
+    /// Its delay warnings were given up to this message in the present round.
+    pub(super) warned_up_to: Option<QueueId>,
+}
+
+impl Delivery {
+    pub(in crate::daemon) fn book(&mut self, relay: &str) -> &mut RelayBook {
+        self.relays.entry(relay.to_owned()).or_default()
+    }
+
+    /// Where the warnings of a relay's round stopped.
+    pub(in crate::daemon) fn warned_up_to(&mut self, relay: &str) -> &mut Option<QueueId> {
+        &mut self.book(relay).warned_up_to
+    }
+
+    /// A relay was paused, resumed, or its next probe moved: say so and remember it.
+    pub(in crate::daemon) async fn health_changed(&mut self, relay: &str, change: outcome::Change) {
+        let book = self.book(relay);
+        let pause = book.health.pause().cloned();
+        let value = book.health.to_value();
+        match (change, pause) {
+            (outcome::Change::None, _) => return,
+            (outcome::Change::Paused, Some(pause)) => {
+                self.release.pause(relay);
+                let alarm = Alarm::paused(relay, &pause);
+                let (class, remedy, words) = (pause.class, pause.remedy, pause.words);
+                let next_probe = pause.next_probe.map(|it| it.to_string());
+                match pause.cause {
+                    Cause::Administrator => info!(relay, by = pause.by, words, "relay paused"),
+                    Cause::Trouble | Cause::Rate => {
+                        warn!(
+                            relay,
+                            class,
+                            stage = pause.stage,
+                            words,
+                            remedy,
+                            next_probe,
+                            "relay paused: its mail waits"
+                        );
+                        if pause.cause == Cause::Trouble {
+                            self.alarm(relay, alarm);
+                        }
+                    }
+                }
+            }
+            (outcome::Change::Postponed, Some(pause)) => {
+                self.release.pause(relay);
+                debug!(relay, probes = pause.probes, "the relay still has trouble");
+            }
+            (_, _) => {
+                self.release.resume(relay);
+                self.book(relay).next_retry = Some(self.office.clock.now());
+                info!(relay, "relay resumed");
+            }
+        }
+        if let Err(trouble) = self.office.spool.note(HEALTH, relay, Some(value)).await {
+            warn!(%trouble, relay, "cannot remember how the relay is");
+        }
+    }
+
+    /// Has an alarm about a relay mailed, unless one was just now: a relay that comes and
+    /// goes must not fill a mailbox.
+    fn alarm(&mut self, relay: &str, alarm: Alarm) {
+        let now = self.office.clock.now();
+        let last = &mut self.book(relay).last_alarm;
+        if last.is_some_and(|it| now.duration_since(it).unsigned_abs() < ALARM_PAUSE) {
+            return;
+        }
+        *last = Some(now);
+        self.alarms.push(alarm);
+    }
+
+    /// Mails what the administrator should know.
+    pub(super) async fn mail_alarms(&mut self) {
+        for alarm in std::mem::take(&mut self.alarms) {
+            match self.office.mail(&alarm).await {
+                Ok(Some(envelope)) => self.waits_again(&envelope),
+                Ok(None) => {}
+                Err(trouble) => warn!(%trouble, alarm = alarm.subject, "cannot mail an alarm"),
+            }
+        }
+    }
+
+    /// Lets one message go to each paused relay whose probe is due.
+    pub(super) fn send_probes(&mut self) {
+        let now = self.office.clock.now();
+        for (relay, book) in &mut self.relays {
+            if book.health.probe_due(now) && book.sending == 0 {
+                self.release.probe(relay);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! From grants to transactions, and what came of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::mail::Envelope;
+use crate::release::Grant;
+use crate::spool::{FlowKey, Lease, Leased, Released, SpoolError, Waiting};
+
+use crate::daemon::desk::Event;
+use crate::daemon::transaction::{End, Ended};
+
+use super::{DISK_PAUSE, Delivery, Sending};
+
+/// While a probe is on its way no other one goes; this long at most.
+const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+impl Delivery {
+    /// Writes grants down and starts their transactions.
+    pub(super) async fn start(&mut self, grants: Vec<Grant>) -> Result<(), SpoolError> {
+        let live = self.office.live.borrow().clone();
+        let at = self.office.clock.moment();
+        let mut by_relay: BTreeMap<Arc<str>, Vec<Grant>> = BTreeMap::new();
+        for grant in grants {
+            by_relay.entry(grant.relay.clone()).or_default().push(grant);
+        }
+        // Together they wait for one sync.
+        let mut leases = JoinSet::new();
+        for (relay, grants) in &by_relay {
+            let items = grants.iter().map(|grant| Leased {
+                grant: grant.grant,
+                id: grant.id,
+                recipients: grant.recipients,
+                wire_bytes: grant.wire_bytes,
+            });
+            let lease = Lease {
+                relay: relay.to_string(),
+                at,
+                items: items.collect(),
+            };
+            let spool = self.office.spool.clone();
+            leases.spawn(async move { spool.lease(lease).await });
+        }
+        let mut written = Ok(());
+        for lease in leases.join_all().await {
+            written = written.and(lease);
+        }
+        let mut unused = Vec::new();
+        for grant in by_relay.into_values().flatten() {
+            let relay = live.config.relays.get(&*grant.relay);
+            let (Ok(()), Some(relay)) = (&written, relay) else {
+                self.release.unstarted(grant.grant, at);
+                unused.push(grant.grant);
+                continue;
+            };
+            self.facts.began();
+            self.sending.insert(grant.id, Sending { since: at.wall });
+            let until = at
+                .wall
+                .checked_add(PROBE_PATIENCE)
+                .unwrap_or(Timestamp::MAX);
+            let book = self.book(&grant.relay);
+            book.sending += 1;
+            book.health.probing(until);
+            let health = Arc::new(book.health.clone());
+            let relay = Arc::new(relay.clone());
+            let (office, desk) = (self.office.clone(), self.desk.clone());
+            self.office.lifecycle.spawn(async move {
+                let ended = office.carry_out(grant, relay, health).await;
+                // The desk is gone only when the daemon has stopped.
+                desk.tell(Event::Ended(Box::new(ended))).await.ok();
+            });
+        }
+        self.give_back(unused).await;
+        written
+    }
+
+    /// Has the log forget leases that were not used; one that stays in it counts as used
+    /// after the next start, which is the safe mistake.
+    async fn give_back(&self, grants: Vec<u64>) {
+        if grants.is_empty() {
+            return;
+        }
+        if let Err(trouble) = self.office.spool.unlease(grants).await {
+            debug!(%trouble, "unused leases stay in the log");
+        }
+    }
+
+    /// A transaction is over.
+    pub(super) async fn ended(&mut self, ended: Ended) {
+        let now = self.office.clock.moment();
+        let Ended { grant, end } = ended;
+        self.facts.ended();
+        self.sending.remove(&grant.id);
+        let relay = grant.relay.to_string();
+        let book = self.book(&relay);
+        book.sending -= 1;
+        match end {
+            End::Unstarted { trouble } => {
+                self.release.unstarted(grant.grant, now);
+                self.give_back(vec![grant.grant]).await;
+                if let Some(trouble) = trouble {
+                    warn!(queue_id = %grant.id, %trouble, "cannot read a message");
+                    self.disk_pause = Some(Instant::now() + DISK_PAUSE);
+                }
+            }
+            End::Gone => {
+                self.release.settled(grant.grant, Released::NotSent, now);
+                self.give_back(vec![grant.grant]).await;
+            }
+            // The log knows what was begun; the next start counts it.
+            End::CutOff => {}
+            End::Settled(outcome) => {
+                self.release.settled(grant.grant, outcome.released, now);
+                self.facts.count(&outcome.before, &outcome.settlement);
+                let retry = self.office.live.borrow().config.retry;
+                let book = self.book(&relay);
+                if outcome.settlement.delivered {
+                    book.last_success = Some(outcome.at);
+                } else if let Some(said) = last_words(&outcome.settlement.envelope) {
+                    book.last_failure = Some((outcome.at, said));
+                }
+                let change =
+                    book.health
+                        .learn(&outcome.settlement, &retry, now.wall, rand::random());
+                self.health_changed(&relay, change).await;
+                self.waits_again(&outcome.settlement.envelope);
+                for report in &outcome.reports {
+                    self.waits_again(report);
+                }
+            }
+        }
+    }
+
+    /// A message is in the spool in a new state: whatever is left of it waits.
+    pub(in crate::daemon) fn waits_again(&mut self, envelope: &Envelope) {
+        let Some(item) = Waiting::of(envelope) else {
+            return;
+        };
+        match item.not_before {
+            Some(at) => {
+                let book = self.book(&envelope.relay);
+                book.next_retry = Some(book.next_retry.map_or(at, |it| it.min(at)));
+            }
+            None => {
+                self.relays.entry(envelope.relay.clone()).or_default();
+                self.release.waiting(&item, self.office.clock.moment());
+            }
+        }
+        let flow = FlowKey::of(envelope);
+        self.sort_flows(vec![flow]);
+    }
+}
+
+/// What a relay last said about any recipient, on one line.
+fn last_words(envelope: &Envelope) -> Option<String> {
+    let said = envelope.recipients.iter().filter_map(|it| it.last.as_ref());
+    said.max_by_key(|it| it.at)
+        .map(|it| it.text.replace('\n', " / "))
+}

@@ -1,0 +1,123 @@
+//! What the release is told of the spool: what waits, what comes after it, what is due
+//! again.
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::mail::QueueId;
+use crate::spool::FlowKey;
+
+use super::{Delivery, EVENTS_TOGETHER, RETRY_AGAIN};
+
+impl Delivery {
+    /// The flows that wait in the spool.
+    pub(super) async fn restore(&mut self) {
+        let now = self.office.clock.moment();
+        match self.office.spool.flows().await {
+            Ok(flows) => {
+                for flow in &flows {
+                    self.release.restore(flow, now);
+                    self.book(&flow.key.relay).next_retry = Some(now.wall);
+                }
+                self.sort_flows(flows.into_iter().map(|it| it.key).collect());
+            }
+            Err(trouble) => warn!(%trouble, "cannot read what waits yet"),
+        }
+        self.rebuilding = self.office.spool.status().await.rebuilding.is_some();
+    }
+
+    /// Finds the flows whose user has another relay in the directory by now.
+    pub(in crate::daemon) fn sort_flows(&mut self, flows: Vec<FlowKey>) {
+        let live = self.office.live.borrow().clone();
+        for flow in flows {
+            if let Ok(from) = flow.user.parse()
+                && let Ok(route) = live.directory.route(&from, &|_| true)
+                && route.relay != flow.relay
+            {
+                self.moves.push_back((flow, route.relay));
+            }
+        }
+    }
+
+    /// What the channel had no room for.
+    pub(super) async fn missed(&mut self) {
+        for (flow, first) in self.desk.take_missed() {
+            let mut after = QueueId::from_number(first.number().saturating_sub(1));
+            loop {
+                let Ok(items) = self.office.spool.ready(&flow, after, EVENTS_TOGETHER).await else {
+                    return;
+                };
+                let now = self.office.clock.moment();
+                for item in &items {
+                    self.release.waiting(item, now);
+                }
+                match items.last() {
+                    Some(last) if items.len() == EVENTS_TOGETHER => after = last.id,
+                    _ => break,
+                }
+            }
+        }
+        if self.rebuilding && self.office.spool.status().await.rebuilding.is_none() {
+            self.restore().await;
+        }
+    }
+
+    /// Gives the release the messages that it has run out of.
+    pub(super) async fn refill(&mut self) {
+        loop {
+            let refills = self.release.refills();
+            if refills.is_empty() {
+                return;
+            }
+            for refill in refills {
+                let read = self
+                    .office
+                    .spool
+                    .ready(&refill.flow, refill.after, refill.limit)
+                    .await;
+                let items = read.unwrap_or_else(|trouble| {
+                    warn!(%trouble, "cannot read what waits");
+                    Vec::new()
+                });
+                self.release
+                    .refilled(&refill, &items, self.office.clock.moment());
+            }
+        }
+    }
+
+    /// Tells the release of messages whose next attempt is due.
+    pub(super) async fn fetch_retries(&mut self) {
+        let now = self.office.clock.moment();
+        let due: Vec<String> = self
+            .relays
+            .iter()
+            .filter(|(_, book)| book.next_retry.is_some_and(|at| at <= now.wall))
+            .map(|(relay, _)| relay.clone())
+            .collect();
+        for relay in due {
+            let room = self.release.retry_room(&relay);
+            let spool = &self.office.spool;
+            let items = match room {
+                0 => Ok(Vec::new()),
+                _ => spool.retries_due(&relay, now.wall, room).await,
+            };
+            let next = spool.next_retry(&relay).await;
+            let again = now.wall.checked_add(RETRY_AGAIN).unwrap_or(Timestamp::MAX);
+            match (items, next) {
+                (Ok(items), Ok(next)) => {
+                    for item in &items {
+                        self.release.waiting(item, now);
+                    }
+                    self.book(&relay).next_retry = next.map(|at| match at <= now.wall {
+                        true => again,
+                        false => at,
+                    });
+                }
+                (Err(trouble), _) | (_, Err(trouble)) => {
+                    warn!(%trouble, relay, "cannot read which retries are due");
+                    self.book(&relay).next_retry = Some(again);
+                }
+            }
+        }
+    }
+}

@@ -21,6 +21,7 @@
 //! - [`smtp`] is the wire, shared by both sides, without sockets; [`mail`] has the words;
 //!   [`config`] what was configured, [`dns`] and [`tls`] what both sides need of the world,
 //!   [`clock`] the time.
+//! - [`verify`] is the proof that a relay delivers, before its users' mail goes there.
 //! - [`daemon`] wires it all together, and nothing else does; [`control`] is how [`cli`]
 //!   asks it, [`http`] how a browser and a monitoring system do.
 //!
@@ -62,3 +63,4 @@ pub mod route;
 pub mod smtp;
 pub mod spool;
 pub mod tls;
+pub mod verify;

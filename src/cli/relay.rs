@@ -14,7 +14,7 @@ use super::exit::{Outcome, Trouble};
 use super::screen::{Look, Tone};
 use super::words::{grouped, size};
 use crate::control::protocol::{
-    Dialogue, Item, RelayState, RelayStatus, RelayTestReport, Request, Side,
+    Dialogue, Item, RelayState, RelayStatus, RelayTestReport, Request, Side, VerificationState,
 };
 use crate::mail::text::printable;
 
@@ -30,6 +30,10 @@ pub enum RelayVerb {
     Resume(OneArgs),
     /// Connect, secure and log in, showing all that is said; no mail is sent
     Test(OneArgs),
+    /// Send the test message of a relay again, showing what is said when it fails
+    Verify(OneArgs),
+    /// Confirm a relay with the token of its test message
+    Confirm(ConfirmArgs),
     /// Write a new relay into the configuration
     Add(Box<AddArgs>),
     /// Change a relay in the configuration; what is not said stays, the password too
@@ -92,6 +96,14 @@ pub struct OneArgs {
     relay: String,
 }
 
+/// A token.
+#[derive(Debug, Args)]
+pub struct ConfirmArgs {
+    /// What stands in the test message, 40 letters and digits
+    #[arg(value_name = "TOKEN")]
+    token: String,
+}
+
 /// A relay and why.
 #[derive(Debug, Args)]
 pub struct PauseArgs {
@@ -115,7 +127,19 @@ pub fn relay(context: &mut Context, verb: RelayVerb) -> Outcome {
             changed(context, &request)
         }
         RelayVerb::Resume(args) => changed(context, &Request::RelayResume { relay: args.relay }),
-        RelayVerb::Test(args) => tested(context, &Request::RelayTest { relay: args.relay }),
+        RelayVerb::Test(args) => {
+            let request = Request::RelayTest { relay: args.relay };
+            tested(context, &request, ["works", "does not work"])
+        }
+        RelayVerb::Verify(args) => {
+            let request = Request::RelayVerify { relay: args.relay };
+            tested(
+                context,
+                &request,
+                ["is not verified yet", "does not take its test message"],
+            )
+        }
+        RelayVerb::Confirm(args) => confirm(context, args.token),
         RelayVerb::Add(args) => add(context, &args),
         RelayVerb::Set(args) => set(context, &args),
         RelayVerb::Remove(args) => {
@@ -196,8 +220,34 @@ fn show(context: &mut Context, relays: &[RelayStatus], alone: bool) -> Outcome {
     Ok(())
 }
 
-/// Shows what is said as it is said; fails when the relay does not work.
-fn tested(context: &mut Context, request: &Request) -> Outcome {
+fn confirm(context: &mut Context, token: String) -> Outcome {
+    let request = Request::RelayConfirm {
+        token,
+        dry_run: false,
+    };
+    let verified = context.ask_one(&request, |item| match item {
+        Item::Verified(verified) => Some(verified),
+        _ => None,
+    })?;
+    let screen = &mut context.screen;
+    if screen.look.json {
+        return Ok(screen.json(&verified)?);
+    }
+    let text = format!(
+        "{} is active: the mail of its users goes through {} from now on",
+        verified.relay,
+        verified.servers.join(", ")
+    );
+    for line in screen.look.wrap(&text, 0) {
+        let line = screen.look.tone(Tone::Good, &line);
+        screen.line(line)?;
+    }
+    Ok(())
+}
+
+/// Shows what is said as it is said; fails when the relay does not work. `verdicts` are
+/// the words for how it went, well or badly.
+fn tested(context: &mut Context, request: &Request, verdicts: [&str; 2]) -> Outcome {
     let mut report = None;
     for item in context.ask(request)? {
         let screen = &mut context.screen;
@@ -219,7 +269,7 @@ fn tested(context: &mut Context, request: &Request) -> Outcome {
     if screen.look.json {
         screen.json(&report)?;
     } else {
-        for line in test_lines(&screen.look, &report) {
+        for line in test_lines(&screen.look, &report, verdicts) {
             screen.line(line)?;
         }
     }
@@ -246,10 +296,11 @@ fn dialogue(look: &Look, said: &Dialogue) -> Vec<String> {
         .collect()
 }
 
-fn test_lines(look: &Look, report: &RelayTestReport) -> Vec<String> {
+fn test_lines(look: &Look, report: &RelayTestReport, verdicts: [&str; 2]) -> Vec<String> {
+    let [good, bad] = verdicts;
     let (tone, verdict) = match report.ok {
-        true => (Tone::Good, "works"),
-        false => (Tone::Bad, "does not work"),
+        true => (Tone::Good, good),
+        false => (Tone::Bad, bad),
     };
     let mut lines = vec![look.tone(tone, &format!("{} {verdict}", report.relay))];
     let text = match report.ok {
@@ -286,7 +337,7 @@ pub fn table(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
         let default = if relay.default { " (default)" } else { "" };
         table.add_row([
             Cell::new(look.fit(&relay.relay, 24) + default),
-            coloured(look, relay.state.name(), colour(relay.state)),
+            coloured(look, state(relay), colour(relay)),
             Cell::new(grouped(relay.waiting)),
             Cell::new(grouped(relay.held)),
             Cell::new(
@@ -303,7 +354,7 @@ pub fn table(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
 /// All that is known of one relay.
 fn detail(look: &Look, relay: &RelayStatus) -> Vec<String> {
     let words = &look.words;
-    let state = look.tone(tone(relay.state), relay.state.name());
+    let state = look.tone(tone(relay), state(relay));
     let since = relay.since.map(|at| format!(" since {}", words.both(at)));
     let by = relay.by.as_ref().map(|it| format!(", by {it}"));
     let mut lines = vec![format!(
@@ -353,23 +404,82 @@ fn detail(look: &Look, relay: &RelayStatus) -> Vec<String> {
         None => words.both(at),
     });
     say("last failure", failure);
+    say("verification", verification(look, relay));
+    let said = relay.verification.iter().flat_map(|it| &it.conversation);
+    for said in said {
+        let said = dialogue(look, said);
+        lines.extend(said.into_iter().map(|it| format!("  {it}")));
+    }
     lines
 }
 
-fn tone(state: RelayState) -> Tone {
-    match state {
-        RelayState::Active => Tone::Good,
-        RelayState::Unverified => Tone::Warning,
-        RelayState::Paused | RelayState::Missing => Tone::Bad,
+/// How a relay is: red, amber or green.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Light {
+    Red,
+    Amber,
+    Green,
+}
+
+impl Light {
+    fn of(relay: &RelayStatus) -> Self {
+        let test = relay.verification.as_ref().map(|it| it.state);
+        match (relay.state, test) {
+            (RelayState::Active, _) => Self::Green,
+            (
+                RelayState::Unverified,
+                Some(VerificationState::Waiting | VerificationState::Sent),
+            ) => Self::Amber,
+            (RelayState::Unverified | RelayState::Paused | RelayState::Missing, _) => Self::Red,
+        }
     }
 }
 
-fn colour(state: RelayState) -> Color {
-    match state {
-        RelayState::Active => Color::DarkGreen,
-        RelayState::Unverified => Color::DarkYellow,
-        RelayState::Paused | RelayState::Missing => Color::DarkRed,
+/// The state in a word or two: what the colour says, too.
+fn state(relay: &RelayStatus) -> &'static str {
+    let test = relay.verification.as_ref().map(|it| it.state);
+    match (relay.state, test) {
+        (RelayState::Unverified, Some(VerificationState::Failed)) => "test failed",
+        (RelayState::Unverified, Some(VerificationState::Expired)) => "test expired",
+        (state, _) => state.name(),
     }
+}
+
+fn tone(relay: &RelayStatus) -> Tone {
+    match Light::of(relay) {
+        Light::Green => Tone::Good,
+        Light::Amber => Tone::Warning,
+        Light::Red => Tone::Bad,
+    }
+}
+
+fn colour(relay: &RelayStatus) -> Color {
+    match Light::of(relay) {
+        Light::Green => Color::DarkGreen,
+        Light::Amber => Color::DarkYellow,
+        Light::Red => Color::DarkRed,
+    }
+}
+
+/// How its verification stands, in words.
+fn verification(look: &Look, relay: &RelayStatus) -> Option<String> {
+    let report = relay.verification.as_ref()?;
+    let at = report.at.map(|it| look.words.both(it));
+    let at = at.unwrap_or_else(|| "never".to_owned());
+    let until = report.expires.map(|it| look.words.both(it));
+    let until = until.unwrap_or_default();
+    Some(match report.state {
+        VerificationState::Waiting => format!("the test message of {at} has not left yet"),
+        VerificationState::Sent => {
+            format!("the test message left {at}; to be confirmed until {until}")
+        }
+        VerificationState::Failed => format!("the test message failed {at}"),
+        VerificationState::Expired => format!("the test message was not confirmed until {until}"),
+        VerificationState::Confirmed => match &report.by {
+            Some(by) => format!("confirmed {at} by {by}"),
+            None => format!("confirmed {at}"),
+        },
+    })
 }
 
 /// A table without lines that fits the screen.

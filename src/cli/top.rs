@@ -282,6 +282,7 @@ mod tests {
             last_success: None,
             last_failure: None,
             last_error: None,
+            verification: None,
         };
         TopSnapshot {
             at: at.parse().unwrap(),

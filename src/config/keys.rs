@@ -97,7 +97,6 @@ pub const NOT_BUILT: &[(&str, Option<&str>)] = &[
     ("hints", None),
     ("relays.*.spf-include", None),
     ("relays.*.outbound-ips", None),
-    ("relays.*.verify", Some("true")),
     ("relays.*.auth", Some("xoauth2")),
 ];
 

@@ -148,6 +148,24 @@ pub(super) fn read_retry(root: Table) -> Retry {
 }
 
 pub(super) fn read_http(table: Table) -> Http {
+    for (key, other, what, remedy) in [
+        (
+            "confirm",
+            "base-url",
+            "serves a page that no link leads to: base-url is missing",
+            "write base-url = \"https://mail.example.nl\": what people type to reach this page",
+        ),
+        (
+            "base-url",
+            "confirm",
+            "begins links to a page that nobody serves: confirm is missing",
+            "write confirm = \"127.0.0.1:8025\", or delete base-url",
+        ),
+    ] {
+        if table.has(key) && !table.has(other) {
+            table.wrong(key, what, remedy);
+        }
+    }
     Http {
         admin: table.parsed(
             "admin",

@@ -219,7 +219,7 @@ fn latest(envelope: &Envelope) -> Option<&Diagnostic> {
 }
 
 /// What was said, as it stands in a table: code, status and words.
-fn one_line(said: &Diagnostic) -> String {
+pub fn one_line(said: &Diagnostic) -> String {
     let mut words: Vec<String> = Vec::new();
     words.extend(said.code.map(|it| it.to_string()));
     words.extend(said.enhanced.map(|it| it.to_string()));

@@ -34,7 +34,7 @@ pub use message::{
 };
 pub use relay::{
     Dialogue, LimitsReport, RelayState, RelayStatus, RelayTestReport, RouteReport, Side, UserShare,
-    WindowReport,
+    VerificationReport, VerificationState, WindowReport,
 };
 pub use status::{
     HintReport, ListenerStatus, QueueCounts, ReloadReport, SpoolReport, StatusReport, TopSnapshot,
@@ -152,6 +152,9 @@ pub enum Request {
     RelayConfirm {
         /// The token; it is never logged.
         token: String,
+        /// Only tell what the token is for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
     },
     /// Which relay a From address gets and which rule says so: one [`Item::Route`].
     Route {
@@ -207,12 +210,12 @@ impl Request {
     pub fn is_logged(&self) -> bool {
         match self {
             Self::Change(change) => !change.dry_run,
+            Self::RelayConfirm { dry_run, .. } => !dry_run,
             Self::Cat { .. }
             | Self::RelayPause { .. }
             | Self::RelayResume { .. }
             | Self::RelayTest { .. }
             | Self::RelayVerify { .. }
-            | Self::RelayConfirm { .. }
             | Self::Reload {} => true,
             Self::Status {}
             | Self::Queue { .. }

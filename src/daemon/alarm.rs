@@ -1,12 +1,10 @@
 //! Alarms: what somebody should know at once, said in the log and mailed to `admin`.
 
-use crate::mail::{
-    Body, Envelope, ForwardPath, Mailbox, Mailing, Notify, Origin, Recipient, RecipientStatus,
-    ReversePath, Rule, State,
-};
+use crate::mail::{Envelope, Mailbox, Origin, ReversePath};
 use crate::outcome::Pause;
 use crate::spool::SpoolError;
 
+use super::own_mail::OwnMail;
 use super::transaction::Office;
 
 /// Why an alarm was not mailed.
@@ -63,7 +61,11 @@ impl Office {
         let Some(admin) = &config.admin else {
             return Ok(None);
         };
-        let usable = |name: &&String| alarm.not_through.as_ref() != Some(*name);
+        let usable = |name: &&String| {
+            let relay = config.relays.get(*name);
+            alarm.not_through.as_ref() != Some(*name)
+                && relay.is_some_and(|it| self.confirmations.is_active(it))
+        };
         let preferred = [&config.bounces_via, &config.default_relay];
         let relay = preferred
             .into_iter()
@@ -83,47 +85,17 @@ impl Office {
         let id = self.spool.next_id();
         let message_id = format!("{id}@{}", config.hostname);
         let octets = written(alarm, &from, admin, &message_id, &config.hostname, now);
-        let mut content = self.spool.new_content(Some(octets.len() as u64));
-        content.write(&octets).await?;
-        let size_bytes = octets.len() as u64;
-        let envelope = Envelope {
+        let mail = OwnMail {
             id,
             origin: Origin::Alarm,
-            accepted: now,
             reverse_path: ReversePath::Null,
             from,
-            rule: Rule::Own,
+            to: admin.clone(),
             relay,
-            mailing: Mailing {
-                key: "alarms".to_owned(),
-                label: "alarms".to_owned(),
-            },
-            login: None,
-            client: "local".to_owned(),
+            mailing: "alarms",
             message_id,
-            body: Body::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            size_bytes,
-            wire_bytes: crate::mail::dsn::wire_bytes(&octets),
-            recipients: vec![Recipient {
-                path: ForwardPath::Mailbox(admin.clone()),
-                notify: Notify::Never,
-                orcpt: None,
-                status: RecipientStatus::Waiting,
-                last: None,
-            }],
-            state: State::Waiting { not_before: None },
-            attempts: 0,
-            first_failure: None,
-            warned: false,
-            past: Vec::new(),
         };
-        self.spool
-            .commit(envelope.clone(), content.finish().await?)
-            .await?;
-        Ok(Some(envelope))
+        Ok(Some(self.hand_in(mail, &octets).await?))
     }
 }
 

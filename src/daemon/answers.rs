@@ -12,26 +12,31 @@ use crate::accept::{Live, Shared};
 use crate::clock::Clock;
 use crate::control::describe::{self, Situation};
 use crate::control::protocol::{
-    ChangeReport, ChangeRequest, Content, FailureKind, Filter, Item, MessageState, Request,
-    RouteReport, TopSnapshot, TraceRequest,
+    ChangeReport, ChangeRequest, Content, FailureKind, Filter, Item, MessageState, RelayTestReport,
+    Request, RouteReport, TopSnapshot, TraceRequest, Verified,
 };
 use crate::control::trace::{self, End};
 use crate::control::{Gone, Responder};
-use crate::mail::{Diagnostic, Envelope, Mailbox, QueueId};
+use crate::mail::{Diagnostic, Envelope, Mailbox, QueueId, Stage};
 use crate::outcome::{Rules, classify_again};
 
 use crate::spool::{self, Lookup, Spool, SpoolError};
+use crate::verify::{self, Token};
 
 use super::desk::{Desk, Stopping};
 use super::lifecycle::Lifecycle;
 use super::reload::Reloader;
 use super::transaction::Office;
-use super::{change, relay_test, status};
+use super::verifying::{NoTest, Unconfirmed, Verifying};
+use super::{change, picture, relay_test, status};
 
 /// Messages that are read from the spool together.
 const PAGE: usize = 256;
 /// Octets of one piece of a content; base64 makes 64 KiB of them.
 const PIECE_BYTES: usize = 48 * 1024;
+
+/// How long `relay verify` waits for its test message to be tried.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// All that answers need; one for the whole daemon.
 pub struct Answers {
@@ -149,7 +154,13 @@ impl Answers {
             }
             Request::Top { interval_seconds } => self.top(interval_seconds, to).await?,
             Request::RelayTest { relay } => self.relay_test(&relay, to).await?,
-            Request::RelayVerify { .. } | Request::RelayConfirm { .. } | Request::Hints { .. } => {
+            Request::RelayVerify { relay } => self.relay_verify(&relay, to).await?,
+            Request::RelayConfirm { token, dry_run } => {
+                let by = (!dry_run).then(|| to.peer().user.clone());
+                let confirmed = self.relay_confirm(&token, by).await?;
+                to.item(Item::Verified(confirmed)).await?;
+            }
+            Request::Hints { .. } => {
                 return Err(bad_request("this penstockd does not know that verb yet"));
             }
             Request::RelayList { relay } => self.relays(relay, to).await?,
@@ -205,6 +216,80 @@ impl Answers {
         to.item(Item::RelayTest(relay_test::verdict(relay, &report, &rules)))
             .await?;
         Ok(())
+    }
+
+    /// Sends the test message of a relay, and shows what comes of it.
+    async fn relay_verify(&self, relay: &str, to: &Responder) -> Result<(), Trouble> {
+        self.known_relay(relay)?;
+        let verifying = match self.desk.verify(relay.to_owned()).await? {
+            Ok(verifying) => verifying,
+            Err(reason) => {
+                let kind = match reason {
+                    NoTest::NotWanted(_) => FailureKind::BadRequest,
+                    NoTest::Pause { .. } => FailureKind::TryAgain,
+                    NoTest::Confirmed { .. } | NoTest::Paused { .. } | NoTest::Trouble(_) => {
+                        FailureKind::Failed
+                    }
+                };
+                return Err(Trouble::Failure(kind, reason.to_string()));
+            }
+        };
+        let Verifying { sender, id, ended } = verifying;
+        let ended = tokio::time::timeout(VERIFY_PATIENCE, ended).await;
+        let mut report = RelayTestReport {
+            relay: relay.to_owned(),
+            ok: true,
+            server: None,
+            stage: Stage::FinalDot.name().to_owned(),
+            text: format!(
+                "the test message left for {sender}; open the link in it and press the button, or \
+                 run penstock relay confirm with its token, within 7 days"
+            ),
+            remedy: None,
+        };
+        match ended {
+            Ok(Ok(verify::Outcome::Sent { .. })) => {}
+            Ok(Ok(verify::Outcome::Failed {
+                stage,
+                words,
+                remedy,
+                conversation,
+                ..
+            })) => {
+                for line in picture::dialogue(&conversation) {
+                    to.item(Item::Dialogue(line)).await?;
+                }
+                report.ok = false;
+                report.stage = stage;
+                report.text = words;
+                report.remedy = Some(remedy);
+            }
+            Ok(Ok(verify::Outcome::Waiting) | Err(_)) | Err(_) => {
+                report.text = format!(
+                    "the test message to {sender} is written and has not left yet; \
+                     penstock show {id} tells what it waits for"
+                );
+            }
+        }
+        to.item(Item::RelayTest(report)).await?;
+        Ok(())
+    }
+
+    /// What a token is for; with a name, that one confirms it.
+    async fn relay_confirm(&self, token: &str, by: Option<String>) -> Result<Verified, Trouble> {
+        let unknown = || Trouble::Failure(FailureKind::NotFound, Unconfirmed::Unknown.to_string());
+        let token = Token::parse(token).ok_or_else(unknown)?;
+        match self.desk.confirm(token.hash(), by).await? {
+            Ok(confirmed) => Ok(Verified {
+                relay: confirmed.relay,
+                servers: confirmed.servers,
+                sender: confirmed.sender,
+                at: confirmed.at,
+            }),
+            Err(Unconfirmed::Unknown) => Err(unknown()),
+            Err(Unconfirmed::Trouble(words)) => Err(Trouble::Failure(FailureKind::TryAgain, words)),
+            Err(refused) => Err(Trouble::Failure(FailureKind::Failed, refused.to_string())),
+        }
     }
 
     fn known_relay(&self, relay: &str) -> Result<(), Trouble> {
@@ -335,7 +420,7 @@ impl Answers {
         let live = self.live.borrow().clone();
         let route = live
             .directory
-            .route(&mailbox, &|_| true)
+            .route(&mailbox, &|name| self.office.is_active(&live, name))
             .map_err(|refusal| not_found(refusal.to_string()))?;
         let state = self
             .desk

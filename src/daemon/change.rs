@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use crate::control::protocol::Action;
 use crate::mail::{
-    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Past, PastEvent, QueueId,
+    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Origin, Past, PastEvent, QueueId,
     RecipientStatus, Rule, Stage, State,
 };
 use crate::outcome::report::Item;
@@ -34,7 +34,8 @@ impl Delivery {
         done.send(result.map_err(|error| error.to_string())).ok();
     }
 
-    async fn change_all(
+    /// Changes each of these messages that is not so already.
+    pub(super) async fn change_all(
         &mut self,
         ids: Vec<QueueId>,
         action: &Action,
@@ -123,7 +124,7 @@ impl Delivery {
             let page = self.office.spool.list(&filter, after, STEP).await?;
             for before in page.messages {
                 let led = !matches!(before.rule, Rule::Own | Rule::Rerouted);
-                let route = live.directory.route(&before.from, &|_| true).ok();
+                let route = self.route(&live, &before.from);
                 let Some(route) = route.filter(|it| it.relay == relay && it.relay != before.relay)
                 else {
                     continue;
@@ -254,6 +255,8 @@ pub(super) fn changed(
         Action::Reroute { to } if *to == before.relay && before.rule == Rule::Rerouted => {
             return None;
         }
+        // Through another relay it would prove nothing about its own.
+        Action::Reroute { .. } if before.origin == Origin::Verification => return None,
         Action::Reroute { to } => {
             next.relay.clone_from(to);
             next.rule = Rule::Rerouted;

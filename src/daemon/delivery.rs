@@ -15,19 +15,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::config::Limits;
 use crate::mail::QueueId;
 use crate::outcome::{Cause, Health};
 use crate::release::{Ledger, Release};
 use crate::spool::{FlowKey, Recovered};
+use crate::verify::Verification;
 
 use super::alarm::Alarm;
 use super::desk::{Desk, Event};
 use super::lifecycle::Phase;
 use super::status::Facts;
 use super::transaction::Office;
+use super::verifying::VERIFICATION;
 
 pub(super) use book::RelayBook;
 
@@ -55,7 +57,7 @@ pub struct Delivery {
     facts: Arc<Facts>,
     disk_pause: Option<Instant>,
     next_round: Instant,
-    rebuilding: bool,
+    pub(super) rebuilding: bool,
     ledger_lost: bool,
     /// What is to be mailed to the administrator.
     alarms: Vec<Alarm>,
@@ -84,18 +86,17 @@ impl Delivery {
                 (Ledger::new(), true)
             }
         };
-        let relays = recovered
-            .notes
-            .iter()
-            .filter(|((kind, _), _)| kind == HEALTH)
-            .map(|((_, relay), value)| {
-                let book = RelayBook {
-                    health: Health::from_value(value),
-                    ..RelayBook::default()
-                };
-                (relay.clone(), book)
-            })
-            .collect();
+        let mut relays: BTreeMap<String, RelayBook> = BTreeMap::new();
+        for ((kind, relay), value) in &recovered.notes {
+            let book = relays.entry(relay.clone()).or_default();
+            match kind.as_str() {
+                HEALTH => book.health = Health::from_value(value),
+                VERIFICATION => book.verification = Verification::from_value(value),
+                _ => {}
+            }
+            let confirmed = book.verification.confirmed().cloned();
+            office.confirmations.set(relay, confirmed);
+        }
         Self {
             release: Release::new(ledger),
             relays,
@@ -128,6 +129,7 @@ impl Delivery {
             }
         }
         self.restore().await;
+        self.verify_relays().await;
         let lifecycle = self.office.lifecycle.clone();
         loop {
             let stopping = lifecycle.is_stopping();
@@ -249,6 +251,12 @@ impl Delivery {
                 self.health_changed(&relay, change).await;
                 done.send(()).ok();
             }
+            Event::Verify { relay, done } => {
+                done.send(self.verify(&relay).await).ok();
+            }
+            Event::Confirm { token, by, done } => {
+                done.send(self.confirm(&token, by).await).ok();
+            }
             Event::Resume { relay, done } => {
                 let change = self.book(&relay).health.resume(now.wall);
                 self.health_changed(&relay, change).await;
@@ -292,10 +300,8 @@ impl Delivery {
             let change = self.book(&relay).health.resume(now);
             self.health_changed(&relay, change).await;
         }
-        match self.office.spool.flows().await {
-            Ok(flows) => self.sort_flows(flows.into_iter().map(|it| it.key).collect()),
-            Err(trouble) => warn!(%trouble, "cannot read what waits; it keeps its relay"),
-        }
+        self.verify_relays().await;
+        self.sort_all_flows().await;
     }
 
     /// What is done once a minute: delay warnings for what waits for a paused relay, and

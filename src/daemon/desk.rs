@@ -15,8 +15,10 @@ use crate::control::describe::Situation;
 use crate::control::protocol::{Action, LimitsReport, MailingReport, RelayStatus};
 use crate::mail::{Envelope, QueueId};
 use crate::spool::{FlowKey, Waiting};
+use crate::verify::TokenHash;
 
 use super::transaction::Ended;
+use super::verifying::{Confirmed, NoTest, Unconfirmed, Verifying};
 
 /// Events that may wait for the delivery task before whoever has one must wait, too.
 const EVENTS_AHEAD: usize = 1_024;
@@ -51,6 +53,22 @@ pub enum Event {
         note: String,
         /// Told when it is done and durable.
         done: oneshot::Sender<()>,
+    },
+    /// An administrator wants the test message of a relay sent again.
+    Verify {
+        /// Its name.
+        relay: String,
+        /// Told what was done about it.
+        done: oneshot::Sender<Result<Verifying, NoTest>>,
+    },
+    /// Somebody shows a token.
+    Confirm {
+        /// Its hash.
+        token: TokenHash,
+        /// Who; none: only to be told what the token is for.
+        by: Option<String>,
+        /// Told what came of it, when it is durable.
+        done: oneshot::Sender<Result<Confirmed, Unconfirmed>>,
     },
     /// An administrator wants a relay tried at once.
     Resume {
@@ -179,6 +197,20 @@ impl Desk {
             done,
         })
         .await
+    }
+
+    /// Has the test message of a relay sent again.
+    pub async fn verify(&self, relay: String) -> Result<Result<Verifying, NoTest>, Stopping> {
+        self.ask(|done| Event::Verify { relay, done }).await
+    }
+
+    /// Confirms the relay behind a token; without a name, only tells what it is for.
+    pub async fn confirm(
+        &self,
+        token: TokenHash,
+        by: Option<String>,
+    ) -> Result<Result<Confirmed, Unconfirmed>, Stopping> {
+        self.ask(|done| Event::Confirm { token, by, done }).await
     }
 
     /// Has a paused relay tried at once.

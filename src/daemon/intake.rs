@@ -19,6 +19,7 @@ use crate::release::mailing::{Labels, Mailings};
 use crate::route::Directory;
 use crate::spool::{Spool, Waiting};
 use crate::tls::{ServerTls, TlsError};
+use crate::verify::Confirmations;
 
 use super::StartError;
 use super::desk::Desk;
@@ -51,6 +52,7 @@ pub async fn shared(
     spool: &Spool,
     clock: &Clock,
     desk: &Desk,
+    confirmations: &Confirmations,
     limits: CrowdLimits,
     patience: Duration,
 ) -> Arc<Shared> {
@@ -66,6 +68,7 @@ pub async fn shared(
     let mailings = Mutex::new(mailings);
     let (seen, time) = (live.clone(), clock.clone());
     let told = desk.clone();
+    let (routed, confirmations) = (live.clone(), confirmations.clone());
     let hooks = Hooks {
         assign: Arc::new(move |candidate| {
             let limit = seen
@@ -91,7 +94,11 @@ pub async fn shared(
             }
         }),
         content_check: None,
-        is_active: Arc::new(|_| true),
+        is_active: Arc::new(move |relay| {
+            let live = routed.borrow();
+            let relay = live.config.relays.get(relay);
+            relay.is_some_and(|it| confirmations.is_active(it))
+        }),
         accepted: Arc::new(move |envelope, _| {
             if let Some(item) = Waiting::of(envelope) {
                 told.accepted(item);

@@ -13,12 +13,14 @@ mod desk;
 mod intake;
 mod lifecycle;
 pub mod log;
+mod own_mail;
 mod picture;
 mod relay_test;
 mod reload;
 mod sockets;
 mod status;
 mod transaction;
+mod verifying;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,6 +42,7 @@ use crate::outcome::Rules;
 use crate::relay::Pool;
 use crate::spool::{Reserve, Spool, SpoolError, SpoolOptions};
 use crate::tls::TlsError;
+use crate::verify::Confirmations;
 
 use answers::Answers;
 use delivery::Delivery;
@@ -266,6 +269,7 @@ impl Daemon {
             rules: refusal_rules,
             clock: clock.clone(),
             lifecycle: deliveries.clone(),
+            confirmations: Confirmations::default(),
         });
         let delivery = Delivery::new(
             office.clone(),
@@ -281,6 +285,7 @@ impl Daemon {
             &spool,
             &clock,
             &desk,
+            &office.confirmations,
             CrowdLimits::default(),
             CLIENT_PATIENCE,
         )

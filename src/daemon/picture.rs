@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use crate::config::{Host, Limits, Relay, RelayTls, Server};
 use crate::control::describe::Situation;
 use crate::control::protocol::{
-    LimitsReport, MailingReport, MessageState, RelayState, RelayStatus, UserShare, WindowReport,
+    Dialogue, LimitsReport, MailingReport, MessageState, RelayState, RelayStatus, Side, UserShare,
+    VerificationReport, VerificationState, WindowReport,
 };
-use crate::mail::{Envelope, State};
+use crate::mail::{Envelope, Origin, State};
 use crate::outcome::Cause;
 use crate::release::{Outlook, Wait};
 use crate::spool::{FlowKey, RelayCounts, Waiting};
+use crate::verify::{self, Conversation, Outcome};
 
 use super::delivery::{Delivery, RelayBook};
 
@@ -41,11 +43,19 @@ impl Delivery {
             return Situation::of(envelope, now.wall);
         }
         let relay = &envelope.relay;
-        if !self.office.live.borrow().config.relays.contains_key(relay) {
+        let live = self.office.live.borrow().clone();
+        let Some(configured) = live.config.relays.get(relay) else {
             let text = format!(
                 "the relay {relay} is not configured any more; add it again, or use penstock reroute"
             );
             return told(MessageState::Paused, "relay-missing", text, None);
+        };
+        if envelope.origin != Origin::Verification
+            && !self.office.confirmations.is_active(configured)
+        {
+            let told_of = unverified(configured, self.book(relay), now.wall);
+            let text = format!("the relay {relay} is not verified yet: {}", told_of.0);
+            return told(MessageState::Paused, "relay-unverified", text, None);
         }
         let pause = self.relays.get(relay).and_then(|book| book.health.pause());
         if let Some(pause) = pause {
@@ -79,6 +89,12 @@ impl Delivery {
             Wait::Connections => turn("all connections that the relay allows are busy"),
             Wait::Turn => turn("others come first"),
             Wait::Spool | Wait::Nothing | Wait::UnderWay => turn("it leaves now"),
+            Wait::Restricted => told(
+                MessageState::Paused,
+                "relay-unverified",
+                format!("the relay {relay} is not verified yet"),
+                None,
+            ),
             Wait::Paused => told(
                 MessageState::Paused,
                 "relay-paused",
@@ -97,6 +113,7 @@ impl Delivery {
     /// How the relays are: every one that is configured or has mail, or one by name.
     pub(super) async fn pictures(&mut self, only: Option<&str>) -> Vec<RelayStatus> {
         let live = self.office.live.borrow().clone();
+        let now = self.office.clock.now();
         let spool = self.office.spool.status().await;
         let mut names: Vec<&String> = live.config.relays.keys().collect();
         names.extend(
@@ -114,7 +131,12 @@ impl Delivery {
                 let counts = spool.relays.get(name).copied().unwrap_or_default();
                 let book = self.relays.get(name).unwrap_or(&blank);
                 let relay = live.config.relays.get(name);
-                picture(name, relay, book, counts, default == Some(name))
+                let mut status = picture(name, relay, book, counts, default == Some(name));
+                if let Some(relay) = relay.filter(|it| it.verify) {
+                    let is_active = self.office.confirmations.is_active(relay);
+                    add_verification(&mut status, relay, book, is_active, now);
+                }
+                status
             })
             .collect()
     }
@@ -132,8 +154,13 @@ impl Delivery {
                 continue;
             };
             let users = self.users(name);
-            let book = self.book(name);
-            reports.push(limits_report(relay, &outlook, book, users));
+            let is_active = self.office.confirmations.is_active(relay);
+            let state = match (is_active, self.book(name).health.is_well()) {
+                (false, _) => RelayState::Unverified,
+                (true, false) => RelayState::Paused,
+                (true, true) => RelayState::Active,
+            };
+            reports.push(limits_report(relay, &outlook, state, users));
         }
         reports
     }
@@ -266,7 +293,142 @@ fn picture(
         last_success: book.last_success,
         last_failure: book.last_failure.as_ref().map(|it| it.0),
         last_error: book.last_failure.as_ref().map(|it| it.1.clone()),
+        verification: None,
     }
+}
+
+/// How the verification of a relay stands, in its status.
+fn add_verification(
+    status: &mut RelayStatus,
+    relay: &Relay,
+    book: &RelayBook,
+    is_active: bool,
+    now: Timestamp,
+) {
+    let test = book.verification.test();
+    let mut report = VerificationReport {
+        state: VerificationState::Waiting,
+        at: test.map(|it| it.asked),
+        by: None,
+        expires: test.map(|it| it.expires),
+        conversation: Vec::new(),
+    };
+    if is_active {
+        report.state = VerificationState::Confirmed;
+        if let Some((at, by)) = book.verification.confirmation() {
+            report.at = Some(at);
+            report.by = Some(by.to_owned());
+        }
+        report.expires = None;
+        status.verification = Some(report);
+        return;
+    }
+    match test.map(|it| (&it.outcome, it.expires)) {
+        None | Some((Outcome::Waiting, _)) => {}
+        Some((Outcome::Sent { at }, expires)) => {
+            report.state = match expires <= now {
+                true => VerificationState::Expired,
+                false => VerificationState::Sent,
+            };
+            report.at = Some(*at);
+        }
+        Some((
+            Outcome::Failed {
+                at, conversation, ..
+            },
+            _,
+        )) => {
+            report.state = VerificationState::Failed;
+            report.at = Some(*at);
+            report.conversation = dialogue(conversation);
+        }
+    }
+    let by_hand = book
+        .health
+        .pause()
+        .filter(|it| it.cause == Cause::Administrator);
+    if by_hand.is_none() {
+        let (reason, remedy) = unverified(relay, book, now);
+        status.state = RelayState::Unverified;
+        status.reason = Some(reason);
+        status.remedy = Some(remedy);
+        status.by = None;
+        status.since = report.at;
+    }
+    status.verification = Some(report);
+}
+
+/// Why a relay is not verified, and what to do about it.
+fn unverified(relay: &Relay, book: &RelayBook, now: Timestamp) -> (String, String) {
+    let name = &relay.name;
+    let sender = relay.sender.as_ref().map(ToString::to_string);
+    let sender = sender.unwrap_or_default();
+    let again = format!("penstock relay verify {name} sends another one.");
+    let minute = |at: &Timestamp| at.strftime("%Y-%m-%d %H:%M UTC").to_string();
+    let test = book.verification.test();
+    let (reason, remedy) = match test.map(|it| (&it.outcome, it.expires)) {
+        None => (
+            format!("no test message to {sender} has been sent"),
+            format!("Run penstock relay verify {name}."),
+        ),
+        Some((Outcome::Waiting, _)) => (
+            format!("its test message to {sender} has not left yet"),
+            format!("penstock relay verify {name} tries at once and shows what is said."),
+        ),
+        Some((Outcome::Sent { .. }, expires)) if expires <= now => (
+            format!(
+                "its test message to {sender} was not confirmed before {}",
+                minute(&expires)
+            ),
+            format!("Run penstock relay verify {name}, and confirm within 7 days."),
+        ),
+        Some((Outcome::Sent { at }, _)) => (
+            format!(
+                "its test message left for {sender} on {} and nobody has confirmed it",
+                minute(at)
+            ),
+            format!(
+                "Open the link in that message and press the button, or run penstock relay \
+                 confirm with its token. If it does not arrive: {again}"
+            ),
+        ),
+        Some((
+            Outcome::Failed {
+                stage,
+                words,
+                remedy,
+                ..
+            },
+            _,
+        )) => (
+            format!("its test message to {sender} failed at {stage}: {words}"),
+            format!(
+                "{remedy} Then run penstock relay verify {name}: it tries again and shows what is said."
+            ),
+        ),
+    };
+    match book.verification.lost() {
+        Some(why) => (
+            format!("{why}, so it must be confirmed again; {reason}"),
+            remedy,
+        ),
+        None => (reason, remedy),
+    }
+}
+
+/// A dialogue in the words of the protocol.
+pub(super) fn dialogue(conversation: &Conversation) -> Vec<Dialogue> {
+    let lines = conversation.0.iter();
+    lines
+        .map(|(side, text)| Dialogue {
+            side: match side {
+                verify::Side::Ours => Side::Ours,
+                verify::Side::Theirs => Side::Theirs,
+                verify::Side::Note => Side::Note,
+            },
+            text: text.clone(),
+        })
+        .collect()
 }
 
 /// A server as it is configured.
@@ -282,19 +444,14 @@ fn server(server: &Server) -> String {
 fn limits_report(
     relay: &Relay,
     outlook: &Outlook,
-    book: &RelayBook,
+    state: RelayState,
     users: Vec<UserShare>,
 ) -> LimitsReport {
     let limits = &relay.limits;
-    let paused = !book.health.is_well();
     LimitsReport {
         relay: relay.name.clone(),
         preset: limits.preset.name().to_owned(),
-        state: if paused {
-            RelayState::Paused
-        } else {
-            RelayState::Active
-        },
+        state,
         windows: outlook
             .limits
             .iter()
@@ -316,7 +473,7 @@ fn limits_report(
         batch_open: outlook.batch_closes.is_some(),
         next_batch: outlook
             .next_batch
-            .filter(|_| outlook.waiting.messages > 0 && !paused),
+            .filter(|_| outlook.waiting.messages > 0 && state == RelayState::Active),
         empty_at: outlook.empty_at,
         interactive_share: limits.interactive_share,
         users,

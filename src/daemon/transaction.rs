@@ -10,13 +10,14 @@ use tracing::{error, info, warn};
 use crate::accept::Live;
 use crate::clock::Clock;
 use crate::config::Relay;
-use crate::mail::{Envelope, Mailbox, QueueId, RecipientStatus, ReversePath, State};
+use crate::mail::{Envelope, Mailbox, Origin, QueueId, RecipientStatus, ReversePath, State};
 use crate::outcome::report::HEADER_MAXIMUM_BYTES;
 use crate::outcome::settle::in_turn;
 use crate::outcome::{Health, Policy, Report, Rules, Settlement, report, settle};
-use crate::relay::{Blocks, Boxed, Delivery, Job, Pool};
+use crate::relay::{Blocks, Boxed, Delivery, Job, Pool, Transcript};
 use crate::release::Grant;
 use crate::spool::{Content, ContentReader, Released, Settled, Spool, SpoolError};
+use crate::verify::Confirmations;
 
 use super::lifecycle::{Lifecycle, Phase};
 
@@ -38,6 +39,8 @@ pub struct Office {
     pub clock: Clock,
     /// When to give up.
     pub lifecycle: Lifecycle,
+    /// Which relays are confirmed.
+    pub confirmations: Confirmations,
 }
 
 /// How a transaction ended.
@@ -78,9 +81,17 @@ pub struct Outcome {
     pub server: String,
     /// When it was over.
     pub at: Timestamp,
+    /// What was said, when it was a test message.
+    pub conversation: Option<Transcript>,
 }
 
 impl Office {
+    /// Whether mail may go to the relay of this name.
+    pub fn is_active(&self, live: &Live, relay: &str) -> bool {
+        let relay = live.config.relays.get(relay);
+        relay.is_some_and(|it| self.confirmations.is_active(it))
+    }
+
     /// Carries out one grant.
     pub async fn carry_out(&self, grant: Grant, relay: Arc<Relay>, health: Arc<Health>) -> Ended {
         let end = match self.begin(&grant).await {
@@ -145,8 +156,19 @@ impl Office {
             }),
             cancel: self.lifecycle.draining(),
         };
-        let delivery = tokio::select! {
-            delivery = self.pool.deliver(&job) => delivery,
+        // Of a test message an administrator wants to see what was said.
+        let is_test = envelope.origin == Origin::Verification;
+        let delivered = async {
+            match is_test {
+                true => {
+                    let (delivery, said) = self.pool.deliver_recorded(&job).await;
+                    (delivery, Some(said))
+                }
+                false => (self.pool.deliver(&job).await, None),
+            }
+        };
+        let (delivery, conversation) = tokio::select! {
+            delivered = delivered => delivered,
             // The log has the lease and perhaps the final dot: the next start knows.
             () = self.lifecycle.reached(Phase::Stopped) => return End::CutOff,
         };
@@ -173,6 +195,7 @@ impl Office {
                 reports,
                 server: delivery.server,
                 at: now,
+                conversation,
             })),
             // We were told to stop: the lease and the final dot in the log tell the rest.
             None => End::CutOff,

@@ -175,7 +175,7 @@ impl Release {
 
 impl Lane {
     fn flows_freely(&self) -> bool {
-        self.limits.is_some() && !self.is_paused
+        self.limits.is_some() && !self.is_paused && self.only.is_none()
     }
 }
 

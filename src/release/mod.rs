@@ -199,6 +199,13 @@ impl Release {
         self.touch(lane);
     }
 
+    /// Opens a relay to one flow only, whatever else waits for it; none: to all.
+    pub fn restrict(&mut self, relay: &str, only: Option<FlowKey>) {
+        let lane = self.lane(relay);
+        self.lanes[lane].only = only;
+        self.touch(lane);
+    }
+
     /// What left through a relay lately is not known any more: the limits of an hour and
     /// of a batch count as used up at this moment.
     pub fn assume_spent(&mut self, relay: &str, now: Moment) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::clock::Moment;
 use crate::config::Limits;
 use crate::mail::QueueId;
+use crate::spool::FlowKey;
 
 use super::account::{Account, Full};
 use super::fair::BATCH_COST;
@@ -29,6 +30,8 @@ pub enum Wait {
     NotConfigured,
     /// The relay is paused.
     Paused,
+    /// The relay is open to one flow only, and this is another one.
+    Restricted,
     /// All its connections are busy.
     Connections,
     /// `min-interval` since the last release.
@@ -73,6 +76,8 @@ pub(super) struct Lane {
     pub(super) is_paused: bool,
     /// One message may go although it is paused.
     pub(super) may_probe: bool,
+    /// Nothing but this flow may leave.
+    pub(super) only: Option<FlowKey>,
     pub(super) schedule: Schedule,
     pub(super) in_flight: u32,
     /// The message that waits for an empty window, and since when: it keeps its turn.
@@ -96,6 +101,7 @@ impl Lane {
             limits: None,
             is_paused: false,
             may_probe: false,
+            only: None,
             schedule: Schedule::default(),
             in_flight: 0,
             alone: None,
@@ -127,6 +133,9 @@ impl Lane {
 
         let everything = account.fit_all(self.schedule.waiting);
         let most_recipients = limits.recipients_per_message.unwrap_or(u32::MAX).max(1);
+        if let Some(only) = &self.only {
+            return self.only_flow(only, account, everything.is_ok(), most_recipients);
+        }
         let interactive = self.interactive(account, everything.is_ok(), most_recipients, now);
         let later = match interactive {
             Ok(choice) => return Ok(choice),
@@ -137,6 +146,54 @@ impl Lane {
                 until: earliest(waits.until, later),
                 ..waits
             })
+    }
+
+    /// The next message of the one flow that may leave; it leaves like interactive mail.
+    fn only_flow(
+        &self,
+        only: &FlowKey,
+        account: &Account,
+        all_fits: bool,
+        most_recipients: u32,
+    ) -> Result<Choice, Waits> {
+        let flow = self.schedule.index_of(only);
+        let Some((flow, head)) = flow.and_then(|flow| Some((flow, self.head(flow)?))) else {
+            return Err(Waits {
+                why: Wait::Restricted,
+                until: None,
+            });
+        };
+        self.pay(account, all_fits, flow, head, most_recipients)
+            .map_err(|full| Waits {
+                why: Wait::Limit(full.limit),
+                until: full.until,
+            })
+    }
+
+    /// A message that may leave ahead of its turn: from which budget it is paid.
+    fn pay(
+        &self,
+        account: &Account,
+        all_fits: bool,
+        flow: u32,
+        head: Head,
+        most_recipients: u32,
+    ) -> Result<Choice, Full> {
+        let recipients = head.recipients.min(most_recipients);
+        let wanted = u64::from(recipients);
+        let fits = |budget| account.fit(budget, head.octets, wanted, wanted);
+        let budget = if all_fits && fits(Budget::General).is_ok() {
+            Budget::General
+        } else {
+            fits(Budget::Interactive)?;
+            Budget::Interactive
+        };
+        Ok(Choice {
+            flow,
+            budget,
+            recipients,
+            is_interactive: true,
+        })
     }
 
     /// Interactive mail, batch or not: it pays from its share, or from the common budget
@@ -159,29 +216,15 @@ impl Lane {
             let Some(head) = self.head(flow) else {
                 continue;
             };
-            let recipients = head.recipients.min(most_recipients);
-            let wanted = u64::from(recipients);
-            let fits = |budget| account.fit(budget, head.octets, wanted, wanted);
-            let budget = if all_fits && fits(Budget::General).is_ok() {
-                Budget::General
-            } else {
-                match fits(Budget::Interactive) {
-                    Ok(_) => Budget::Interactive,
-                    Err(full) => {
-                        later = earliest(later, full.until);
-                        if full.is_any_size {
-                            break;
-                        }
-                        continue;
+            match self.pay(account, all_fits, flow, head, most_recipients) {
+                Ok(choice) => return Ok(choice),
+                Err(full) => {
+                    later = earliest(later, full.until);
+                    if full.is_any_size {
+                        break;
                     }
                 }
-            };
-            return Ok(Choice {
-                flow,
-                budget,
-                recipients,
-                is_interactive: true,
-            });
+            }
         }
         Err(later)
     }

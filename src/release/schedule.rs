@@ -158,8 +158,12 @@ impl Schedule {
         self.flows.iter().flatten()
     }
 
+    pub(super) fn index_of(&self, key: &FlowKey) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
     pub(super) fn flow_by_key(&self, key: &FlowKey) -> Option<&Flow> {
-        self.flow(*self.by_key.get(key)?)
+        self.flow(self.index_of(key)?)
     }
 
     pub(super) fn is_in_flight(&self, id: QueueId) -> bool {

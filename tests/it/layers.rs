@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("release", &["mail", "clock", "config", "spool"]),
     ("relay", &["mail", "smtp", "clock", "config", "dns", "tls"]),
     ("outcome", &["mail", "clock", "config", "relay"]),
+    ("verify", &["mail", "clock", "config", "spool"]),
     ("control", &["control::protocol"]),
     ("control::protocol", &[]),
     // The words of an event, for the daemon and for reading its files without it.
@@ -58,7 +59,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "mail", "smtp", "clock", "dns", "tls", "config", "route", "spool", "accept", "release",
-            "relay", "outcome", "control", "http",
+            "relay", "outcome", "verify", "control", "http",
         ],
     ),
 ];
@@ -102,6 +103,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sled", &["spool"]),
     ("hickory_resolver", &["dns"]),
     ("axum", &["http"]),
+    ("lettre", &["verify"]),
     ("listenfd", &["daemon", "accept", "bin"]),
     ("sd_notify", &["daemon", "bin"]),
     ("clap", &["cli", "bin", "daemon"]),

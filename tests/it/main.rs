@@ -23,3 +23,4 @@ mod limits;
 mod permission;
 mod release;
 mod tools;
+mod verifying;

@@ -46,6 +46,39 @@ pub struct RelayStatus {
     pub last_failure: Option<Timestamp>,
     /// What was said then.
     pub last_error: Option<String>,
+    /// How its verification stands; none: it needs none.
+    pub verification: Option<VerificationReport>,
+}
+
+/// How the verification of a relay stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationReport {
+    /// How far it is.
+    pub state: VerificationState,
+    /// Since when.
+    pub at: Option<Timestamp>,
+    /// Who confirmed it.
+    pub by: Option<String>,
+    /// Until when the token of the latest test message is good.
+    pub expires: Option<Timestamp>,
+    /// What was said when the test message failed, passwords masked.
+    pub conversation: Vec<Dialogue>,
+}
+
+/// How far the verification of a relay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerificationState {
+    /// The test message has not left yet.
+    Waiting,
+    /// It left, and nobody has confirmed it yet.
+    Sent,
+    /// The relay did not take it.
+    Failed,
+    /// Nobody confirmed it in time.
+    Expired,
+    /// Somebody confirmed it.
+    Confirmed,
 }
 
 /// How a relay is.

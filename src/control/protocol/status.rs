@@ -135,13 +135,17 @@ pub struct ReloadReport {
     pub warnings: Vec<String>,
 }
 
-/// A relay that was confirmed.
+/// The relay behind a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// The relay that is active now.
+    /// Its name.
     pub relay: String,
-    /// Since when.
-    pub at: Timestamp,
+    /// Its servers as configured.
+    pub servers: Vec<String>,
+    /// The account's own address.
+    pub sender: String,
+    /// Since when it is active; none: it was only asked what the token is for.
+    pub at: Option<Timestamp>,
 }
 
 /// Something that will hurt delivery.

@@ -97,8 +97,18 @@ fn requests_are_short_enough_to_be_typed() {
         r#"{"relay-verify":{"relay":"own"}}"#,
     );
     pinned(
-        Request::RelayConfirm { token: "t".into() },
+        Request::RelayConfirm {
+            token: "t".into(),
+            dry_run: false,
+        },
         r#"{"relay-confirm":{"token":"t"}}"#,
+    );
+    pinned(
+        Request::RelayConfirm {
+            token: "t".into(),
+            dry_run: true,
+        },
+        r#"{"relay-confirm":{"token":"t","dry_run":true}}"#,
     );
     pinned(
         Request::Route {
@@ -404,6 +414,16 @@ fn relay() -> RelayStatus {
         last_success: None,
         last_failure: Some(at("11:59:00")),
         last_error: Some("535 5.7.8 bad credentials".into()),
+        verification: Some(VerificationReport {
+            state: VerificationState::Failed,
+            at: Some(at("11:59:00")),
+            by: None,
+            expires: Some(at("12:00:00")),
+            conversation: vec![Dialogue {
+                side: Side::Theirs,
+                text: "535 5.7.8 bad credentials".into(),
+            }],
+        }),
     }
 }
 
@@ -412,7 +432,9 @@ const RELAY: &str = r#"{"relay":"own","servers":["[smtp.uwdomein.nl]:465"],"stat
     "since":"2026-11-21T11:00:00Z","next_probe":"2026-11-21T12:30:00Z","username":"relayuser",
     "sender":null,"tls":"implicit","preset":"bulk","default":false,"connections":0,"waiting":12,
     "waiting_bytes":50000,"held":1,"last_success":null,"last_failure":"2026-11-21T11:59:00Z",
-    "last_error":"535 5.7.8 bad credentials"}"#;
+    "last_error":"535 5.7.8 bad credentials","verification":{"state":"failed",
+    "at":"2026-11-21T11:59:00Z","by":null,"expires":"2026-11-21T12:00:00Z","conversation":[
+    {"side":"theirs","text":"535 5.7.8 bad credentials"}]}}"#;
 
 fn limits() -> LimitsReport {
     LimitsReport {
@@ -482,9 +504,12 @@ fn relays_limits_tests_and_routes_are_spelt_like_this() {
     pinned(
         Item::Verified(Verified {
             relay: "own".into(),
-            at: at("12:00:00"),
+            servers: vec!["[smtp.uwdomein.nl]:465".into()],
+            sender: "mailer@uwdomein.nl".into(),
+            at: Some(at("12:00:00")),
         }),
-        r#"{"verified":{"relay":"own","at":"2026-11-21T12:00:00Z"}}"#,
+        r#"{"verified":{"relay":"own","servers":["[smtp.uwdomein.nl]:465"],
+           "sender":"mailer@uwdomein.nl","at":"2026-11-21T12:00:00Z"}}"#,
     );
     pinned(
         Item::Route(RouteReport {

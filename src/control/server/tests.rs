@@ -261,7 +261,11 @@ fn without_a_daemon_the_client_says_so() {
 
 #[test]
 fn a_token_is_never_logged_and_a_preview_is_not_a_change() {
-    assert!(Request::RelayConfirm { token: "t".into() }.is_logged());
+    let confirm = |dry_run| Request::RelayConfirm {
+        token: "t".into(),
+        dry_run,
+    };
+    assert!(confirm(false).is_logged() && !confirm(true).is_logged());
     let mut request: Request =
         serde_json::from_str(r#"{"change":{"action":"hold","all":true,"dry_run":true}}"#).unwrap();
     assert!(!request.is_logged());

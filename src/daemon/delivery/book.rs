@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use crate::mail::QueueId;
 use crate::outcome::{self, Cause, Health};
+use crate::verify::{self, Verification};
 
 use crate::daemon::alarm::Alarm;
 
@@ -22,6 +24,10 @@ pub(super) const HEALTH: &str = "health";
 pub(in crate::daemon) struct RelayBook {
     /// Its trouble, past and present.
     pub health: Health,
+    /// Whether somebody has read its test message.
+    pub verification: Verification,
+    /// Who wants to know how its test message ends.
+    pub watchers: Vec<oneshot::Sender<verify::Outcome>>,
     /// Transactions under way.
     pub sending: u64,
     /// When it last took a message.

@@ -9,9 +9,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::mail::Envelope;
+use crate::config::Relay;
+use crate::mail::{Envelope, Origin};
 use crate::release::Grant;
 use crate::spool::{FlowKey, Lease, Leased, Released, SpoolError, Waiting};
+use crate::verify;
 
 use crate::daemon::desk::Event;
 use crate::daemon::transaction::{End, Ended};
@@ -54,9 +56,17 @@ impl Delivery {
         let mut unused = Vec::new();
         for grant in by_relay.into_values().flatten() {
             let relay = live.config.relays.get(&*grant.relay);
-            let (Ok(()), Some(relay)) = (&written, relay) else {
+            // The configuration may have changed since the plan: a relay that nobody has
+            // confirmed as it is now gets nothing but its test message.
+            let is_open = |it: &&Relay| {
+                grant.flow.mailing == verify::MAILING || self.office.confirmations.is_active(it)
+            };
+            let (Ok(()), Some(relay)) = (&written, relay.filter(is_open)) else {
                 self.release.unstarted(grant.grant, at);
                 unused.push(grant.grant);
+                if let Some(relay) = relay {
+                    self.open_or_close(relay);
+                }
                 continue;
             };
             self.facts.began();
@@ -130,6 +140,9 @@ impl Delivery {
                     book.health
                         .learn(&outcome.settlement, &retry, now.wall, rand::random());
                 self.health_changed(&relay, change).await;
+                if outcome.before.origin == Origin::Verification {
+                    self.test_ended(&outcome).await;
+                }
                 self.waits_again(&outcome.settlement.envelope);
                 for report in &outcome.reports {
                     self.waits_again(report);

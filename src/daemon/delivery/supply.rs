@@ -4,7 +4,9 @@
 use jiff::Timestamp;
 use tracing::warn;
 
-use crate::mail::QueueId;
+use crate::accept::Live;
+use crate::mail::{Mailbox, QueueId};
+use crate::route::Route;
 use crate::spool::FlowKey;
 
 use super::{Delivery, EVENTS_TOGETHER, RETRY_AGAIN};
@@ -31,12 +33,26 @@ impl Delivery {
         let live = self.office.live.borrow().clone();
         for flow in flows {
             if let Ok(from) = flow.user.parse()
-                && let Ok(route) = live.directory.route(&from, &|_| true)
+                && let Some(route) = self.route(&live, &from)
                 && route.relay != flow.relay
             {
                 self.moves.push_back((flow, route.relay));
             }
         }
+    }
+
+    /// The same of all that waits.
+    pub(in crate::daemon) async fn sort_all_flows(&mut self) {
+        match self.office.spool.flows().await {
+            Ok(flows) => self.sort_flows(flows.into_iter().map(|it| it.key).collect()),
+            Err(trouble) => warn!(%trouble, "cannot read what waits; it keeps its relay"),
+        }
+    }
+
+    /// Where mail from an address goes now.
+    pub(in crate::daemon) fn route(&self, live: &Live, from: &Mailbox) -> Option<Route> {
+        let is_active = |name: &str| self.office.is_active(live, name);
+        live.directory.route(from, &is_active).ok()
     }
 
     /// What the channel had no room for.
@@ -59,6 +75,7 @@ impl Delivery {
         }
         if self.rebuilding && self.office.spool.status().await.rebuilding.is_none() {
             self.restore().await;
+            self.verify_relays().await;
         }
     }
 

@@ -169,6 +169,38 @@ impl Delivery {
         Ok(moved)
     }
 
+    /// Lets messages go at once that stepped aside for a relay's trouble that is over.
+    pub(super) async fn call_back(&mut self, relay: &str, ids: Vec<QueueId>) {
+        let mut pairs = Vec::new();
+        for id in ids {
+            let Ok(Some(before)) = self.office.spool.envelope(id).await else {
+                continue;
+            };
+            let waits = matches!(before.state, State::Waiting { .. });
+            if !waits || before.relay != relay || self.sending.contains_key(&id) {
+                continue;
+            }
+            let state = State::Waiting { not_before: None };
+            let next = Envelope {
+                state,
+                ..before.clone()
+            };
+            pairs.push((before, next));
+        }
+        let changes = pairs.iter().map(|(_, next)| spool::Change {
+            envelope: next.clone(),
+            by: "penstock".to_owned(),
+            reports: Vec::new(),
+        });
+        if let Err(trouble) = self.office.spool.change(changes.collect()).await {
+            warn!(%trouble, relay, "cannot call back what stepped aside; it keeps its time");
+            return;
+        }
+        for (before, next) in pairs {
+            self.replaced(&before, &next);
+        }
+    }
+
     /// Warns the senders of what waits too long for a relay that is paused.
     pub(super) async fn warn_of_delay(&mut self, relay: &str) {
         let after = self.warned_up_to(relay).unwrap_or(QueueId::MIN);

@@ -9,6 +9,7 @@
 pub mod backoff;
 pub mod bounce;
 pub mod classify;
+mod doubt;
 pub mod fallback;
 mod finding;
 pub mod pause;

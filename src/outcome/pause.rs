@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Retry;
-use crate::mail::{Envelope, Stage};
+use crate::mail::{Envelope, QueueId, Stage};
 
 use super::backoff;
+use super::doubt::Doubt;
 use super::finding::{Action, Class, Finding};
 use super::settlement::{Settlement, Suspicion, Trouble};
 
@@ -31,6 +32,7 @@ pub struct Health {
     refused_senders: BTreeSet<String>,
     refused_recipients: BTreeSet<String>,
     last_break: Option<(Timestamp, Timestamp)>,
+    doubt: Doubt,
 }
 
 /// Why and since when a relay is paused, and when it is tried again.
@@ -133,8 +135,16 @@ impl Health {
             self.refused_senders.clear();
             self.refused_recipients.clear();
         }
+        let proves = self.pause.as_ref().is_none_or(|it| it.is_tried(now));
+        self.doubt.over(&settlement.envelope);
         if let Some(trouble) = &settlement.trouble {
+            if trouble.stage >= Stage::Mail {
+                self.doubt.met(&settlement.envelope, now);
+            }
             return self.trouble(trouble, retry, now, jitter);
+        }
+        if settlement.delivered && proves {
+            self.doubt.passed(&settlement.envelope, now);
         }
         let resumed = match (&self.pause, settlement.reached) {
             (Some(pause), _) if pause.cause == Cause::Administrator => false,
@@ -193,14 +203,9 @@ impl Health {
         } else {
             Cause::Trouble
         };
-        // A relay that wants a break soon after the last one needs a longer one.
-        let before = match self.last_break {
-            Some((start, end)) if cause == Cause::Rate => {
-                let length = between(start, end);
-                let soon = between(end, now) <= length.saturating_mul(2).min(retry.max);
-                length * u32::from(soon)
-            }
-            _ => Duration::ZERO,
+        let before = match cause {
+            Cause::Rate => self.latest_break(retry, now),
+            Cause::Trouble | Cause::Administrator => Duration::ZERO,
         };
         let wait = backoff::delay(retry, between(since, now).saturating_add(before), jitter);
         self.pause = Some(Pause {
@@ -217,6 +222,39 @@ impl Health {
             probing: false,
         });
         change
+    }
+
+    /// A relay that wants a break soon after the last one needs a longer one: how long
+    /// that was.
+    fn latest_break(&self, retry: &Retry, now: Timestamp) -> Duration {
+        self.last_break.map_or(Duration::ZERO, |(start, end)| {
+            let length = between(start, end);
+            let soon = between(end, now) <= length.saturating_mul(2).min(retry.max);
+            length * u32::from(soon)
+        })
+    }
+
+    /// How long a message steps aside that met the relay's trouble after MAIL: longer
+    /// than the pause, so that the next probe is another message, if there is one.
+    pub(super) fn aside(&self, retry: &Retry, now: Timestamp, jitter: f64) -> Duration {
+        let paused = self
+            .pause
+            .as_ref()
+            .map_or(Duration::ZERO, |it| between(it.since, now));
+        let longer = paused + self.latest_break(retry, now) + retry.first;
+        backoff::delay(retry, longer, jitter)
+    }
+
+    /// Whether what looks like the relay's trouble is this message's own: others got
+    /// through since it, or its sender, met it first.
+    pub(super) fn is_own(&self, envelope: &Envelope, now: Timestamp) -> bool {
+        self.doubt.is_own(envelope, now)
+    }
+
+    /// The messages that stepped aside for the trouble that is over: they may be tried
+    /// at once.
+    pub fn call_back(&mut self) -> Vec<QueueId> {
+        self.doubt.call_back()
     }
 
     /// A probe is on its way: no other one until its outcome is known, or until this
@@ -357,7 +395,7 @@ mod tests {
     use super::super::settle::settle;
     use super::super::testing::*;
     use super::*;
-    use crate::mail::ReversePath;
+    use crate::mail::{ReversePath, State};
     use crate::relay::{Delivery, RelayError};
 
     fn learn(
@@ -551,6 +589,146 @@ mod tests {
         assert_eq!(health.resume(at(3)), Change::Resumed);
         assert_eq!(health.resume(at(3)), Change::None);
         assert_eq!(health.paused_between(at(1), at(2)), Duration::from_secs(60));
+    }
+
+    /// Settles one message after the other at one relay, each a minute later.
+    struct Relay {
+        health: Health,
+        now: Timestamp,
+    }
+
+    impl Relay {
+        fn answers(&mut self, message: &mut Envelope, results: Vec<Answer>) -> Change {
+            self.now = later(self.now, Duration::from_secs(60))
+                .max(self.health.wake_at().unwrap_or_default());
+            let policy = Policy {
+                retry: &RETRY,
+                rules: Rules::compiled_in(),
+                health: &self.health,
+            };
+            let settlement = settle(
+                message,
+                &delivery(self.now, results),
+                &policy,
+                self.now,
+                0.5,
+            );
+            *message = settlement.envelope.clone();
+            self.health.learn(&settlement, &RETRY, self.now, 0.5)
+        }
+
+        fn of(number: u64, sender: &str) -> Envelope {
+            let mut message = from(sender, "x@y.nl");
+            message.id = QueueId::from_number((1 << 60) + number);
+            message
+        }
+    }
+
+    type Answer = Result<crate::smtp::Reply, RelayError>;
+
+    fn quota() -> Vec<Answer> {
+        vec![refused(
+            Stage::Recipient,
+            "451 4.7.1 Recipient rate limit exceeded",
+        )]
+    }
+
+    fn not_before(message: &Envelope) -> Option<Timestamp> {
+        match message.state {
+            State::Waiting { not_before } => not_before,
+            State::Held(_) => None,
+        }
+    }
+
+    #[test]
+    fn one_poison_message_pauses_a_relay_once_and_is_never_the_next_probe() {
+        let mut relay = Relay {
+            health: Health::default(),
+            now: at(0),
+        };
+        let mut poison = Relay::of(1, "a@x.nl");
+        assert_eq!(relay.answers(&mut poison, quota()), Change::Paused);
+        let probe = relay.health.wake_at().unwrap();
+        assert!(
+            not_before(&poison).unwrap() > probe,
+            "another message goes first"
+        );
+        assert_eq!(
+            poison.first_failure, None,
+            "the relay is believed the first time"
+        );
+        let mut good = Relay::of(2, "a@x.nl");
+        assert_eq!(relay.answers(&mut good, vec![taken()]), Change::Resumed);
+        assert_eq!(relay.health.call_back(), [poison.id]);
+        assert_eq!(relay.health.call_back(), [], "once");
+        // The second time it is the message's own, and counts.
+        assert_eq!(relay.answers(&mut poison, quota()), Change::None);
+        assert!(relay.health.is_well());
+        assert_eq!(poison.first_failure, Some(relay.now));
+        assert!(not_before(&poison).is_some());
+    }
+
+    #[test]
+    fn a_mailing_of_poison_pauses_a_relay_once_while_others_get_through() {
+        let mut relay = Relay {
+            health: Health::default(),
+            now: at(0),
+        };
+        let spam = || vec![refused(Stage::FinalDot, "554 5.7.1 sender ip reputation")];
+        assert_eq!(
+            relay.answers(&mut Relay::of(1, "a@x.nl"), spam()),
+            Change::Paused
+        );
+        assert_eq!(
+            relay.answers(&mut Relay::of(2, "b@x.nl"), vec![taken()]),
+            Change::Resumed
+        );
+        for number in 3..20 {
+            let mut next = Relay::of(number, "a@x.nl");
+            assert_eq!(relay.answers(&mut next, spam()), Change::None);
+            assert!(next.first_failure.is_some() && !next.is_finished());
+        }
+        // Their first success makes them like everybody.
+        relay.answers(&mut Relay::of(20, "a@x.nl"), vec![taken()]);
+        assert_eq!(
+            relay.answers(&mut Relay::of(21, "a@x.nl"), spam()),
+            Change::Paused
+        );
+    }
+
+    #[test]
+    fn while_nobody_gets_through_it_is_the_relay_and_no_mail_fails_for_it() {
+        let mut relay = Relay {
+            health: Health::default(),
+            now: at(0),
+        };
+        let mut messages: Vec<_> = (1..4).map(|it| Relay::of(it, "a@x.nl")).collect();
+        for round in 0..200 {
+            let disabled = vec![refused(Stage::Mail, "550 5.7.13 account disabled")];
+            let message = &mut messages[round % 3];
+            relay.answers(message, disabled);
+            assert_eq!(
+                (message.first_failure, message.is_finished()),
+                (None, false)
+            );
+            assert!(!relay.health.is_well());
+        }
+        let mut back = relay.health.call_back();
+        back.sort();
+        assert_eq!(back, messages.iter().map(|it| it.id).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_recipient_that_is_refused_beside_one_that_is_taken_pauses_nothing() {
+        let mut relay = Relay {
+            health: Health::default(),
+            now: at(0),
+        };
+        let mut message = envelope(&["a@x.nl", "b@x.nl"]);
+        let mut answers = quota();
+        answers.push(taken());
+        assert_eq!(relay.answers(&mut message, answers), Change::None);
+        assert_eq!(message.first_failure, Some(relay.now));
     }
 
     #[test]

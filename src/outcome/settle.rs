@@ -30,6 +30,7 @@ pub fn settle(
     jitter: f64,
 ) -> Settlement {
     let mut judged = judge_all(envelope, delivery, policy.rules);
+    own_up(envelope, &mut judged, policy.health, now);
     let mut next = envelope.clone();
     let mut findings = Vec::new();
 
@@ -121,6 +122,36 @@ pub fn settle(
         findings,
         envelope: next,
     }
+}
+
+/// One message does not pause a relay that takes others: what it met after MAIL before,
+/// or for one recipient while the relay took another, is its own.
+fn own_up(
+    envelope: &Envelope,
+    judged: &mut [(&Attempt, Verdict)],
+    health: &Health,
+    now: Timestamp,
+) {
+    let own = health.is_own(envelope, now);
+    let taken = judged.iter().any(|(_, it)| *it == Verdict::Delivered);
+    for it in judged {
+        let one_of_many = taken && it.0.stage == Stage::Recipient;
+        if is_aside(it)
+            && (own || one_of_many)
+            && let Verdict::Wait(finding) = &it.1
+        {
+            it.1 = Verdict::Retry(Finding {
+                action: Action::Retry,
+                ..finding.clone()
+            });
+        }
+    }
+}
+
+/// Whether a message waits for its relay although the relay began to listen to it: the
+/// next probe had better be another message.
+fn is_aside((attempt, verdict): &(&Attempt, Verdict)) -> bool {
+    matches!(verdict, Verdict::Wait(_)) && attempt.stage >= Stage::Mail
 }
 
 /// The waiting recipients of the next transaction, in turn: those never tried first,
@@ -232,6 +263,10 @@ fn state(
     if this_time(|it| matches!(it, Verdict::Wait(_))) {
         return if failed_again {
             again()
+        } else if judged.iter().any(|it| is_aside(it)) {
+            State::Waiting {
+                not_before: Some(later(now, policy.health.aside(policy.retry, now, jitter))),
+            }
         } else {
             before.state.clone()
         };

@@ -196,10 +196,11 @@ fn a_relays_own_trouble_leaves_the_message_as_it_was() {
         assert!(it.reports.is_empty());
         assert_eq!(it.released, Released::NotSent);
         let now = &it.envelope;
+        // After MAIL another message had better be the next probe.
+        let aside = result.is_err_and(|it| it.stage() >= Stage::Mail);
         assert_eq!(
             (now.first_failure, now.attempts, later_than(now)),
-            (None, 0, None),
-            "{result:?}"
+            (None, 0, aside.then(|| at(2))),
         );
         assert!(now.recipients[0].last.is_some(), "the reason can be shown");
         assert!(!now.is_finished());

@@ -115,6 +115,40 @@ async fn a_relays_own_trouble_costs_delay_and_no_mail() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_poison_message_does_not_stop_the_mail_of_others_nor_its_own_senders() {
+    let out = FakeRelay::default()
+        .answering(
+            "RCPT TO:<poison@",
+            "451 4.7.1 Recipient rate limit exceeded",
+        )
+        .start()
+        .await;
+    let penstock = Harness::relaying_to(&out, "").await;
+    for (from, to) in [
+        ("ann@example.org", "poison@example.net"),
+        ("ann@example.org", "one@example.net"),
+        ("eve@example.org", "two@example.net"),
+        ("ann@example.org", "three@example.net"),
+    ] {
+        let accepted = penstock.submit(from, &[to], "hello").await;
+        accepted.expect_code(250);
+    }
+    penstock.until_idle().await;
+    let accepted = out.accepted();
+    let reached: Vec<_> = accepted.iter().map(|it| it.forward_paths()[0]).collect();
+    for to in ["one@example.net", "two@example.net", "three@example.net"] {
+        assert!(reached.contains(&to), "{reached:?}");
+    }
+    // In the end its sender is told, as about any message that is refused for days.
+    let report = accepted
+        .iter()
+        .find(|it| it.reverse_path().is_empty() && it.text().contains("Action: failed"));
+    let report = report.expect("a report");
+    assert_eq!(report.forward_paths(), ["ann@example.org"]);
+    assert!(report.text().contains("rate limit exceeded"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_in_goes_out_octet_for_octet() {
     let out = FakeRelay::default().start().await;
     let penstock = Harness::relaying_to(&out, "").await;

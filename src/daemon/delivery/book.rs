@@ -54,9 +54,10 @@ impl Delivery {
 
     /// A relay was paused, resumed, or its next probe moved: say so and remember it.
     pub(in crate::daemon) async fn health_changed(&mut self, relay: &str, change: outcome::Change) {
+        let now = self.office.clock.now();
         let book = self.book(relay);
         let pause = book.health.pause().cloned();
-        let value = book.health.to_value();
+        let mut value = book.health.to_value();
         match (change, pause) {
             (outcome::Change::None, _) => return,
             (outcome::Change::Paused, Some(pause)) => {
@@ -88,8 +89,12 @@ impl Delivery {
             }
             (_, _) => {
                 self.release.resume(relay);
-                self.book(relay).next_retry = Some(self.office.clock.now());
+                let book = self.book(relay);
+                book.next_retry = Some(now);
+                let aside = book.health.call_back();
+                value = book.health.to_value();
                 info!(relay, "relay resumed");
+                self.call_back(relay, aside).await;
             }
         }
         if let Err(trouble) = self.office.spool.note(HEALTH, relay, Some(value)).await {

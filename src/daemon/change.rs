@@ -94,18 +94,18 @@ impl Delivery {
 
     /// Moves a few of the messages whose user has another relay in the directory by now.
     pub(super) async fn follow_directory(&mut self) {
-        let Some((flow, relay)) = self.moves.front().cloned() else {
+        let Some((flow, relay)) = self.moves.first().cloned() else {
             return;
         };
         let moved = self.follow(&flow, &relay).await;
         match moved {
             Ok(STEP..) => {}
             Ok(_) => {
-                self.moves.pop_front();
+                self.moves.pop_first();
             }
             Err(trouble) => {
                 warn!(%trouble, relay, "cannot move waiting mail to its new relay; it keeps the old one");
-                self.moves.pop_front();
+                self.moves.pop_first();
             }
         }
     }

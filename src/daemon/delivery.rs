@@ -8,7 +8,7 @@ mod book;
 mod dispatch;
 mod supply;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use super::lifecycle::Phase;
 use super::status::Facts;
 use super::transaction::Office;
 use super::verifying::VERIFICATION;
+use crate::accept::Live;
 
 pub(super) use book::RelayBook;
 
@@ -51,7 +52,10 @@ pub struct Delivery {
     pub(super) relays: BTreeMap<String, RelayBook>,
     pub(super) sending: HashMap<QueueId, Sending>,
     /// Flows whose route changed, and the relay that they follow.
-    pub(super) moves: VecDeque<(FlowKey, String)>,
+    pub(super) moves: BTreeSet<(FlowKey, String)>,
+    /// The configuration that everything here goes by: plans and transactions never mix
+    /// two of them.
+    pub(super) live: Arc<Live>,
     desk: Desk,
     events: mpsc::Receiver<Event>,
     facts: Arc<Facts>,
@@ -78,6 +82,7 @@ impl Delivery {
         facts: Arc<Facts>,
         recovered: &Recovered,
     ) -> Self {
+        let live = office.live.borrow().clone();
         let now = office.clock.moment();
         let (ledger, ledger_lost) = match Ledger::recover(recovered, now) {
             Ok(ledger) => (ledger, false),
@@ -101,7 +106,8 @@ impl Delivery {
             release: Release::new(ledger),
             relays,
             sending: HashMap::new(),
-            moves: VecDeque::new(),
+            moves: BTreeSet::new(),
+            live,
             desk,
             events,
             facts,
@@ -130,6 +136,8 @@ impl Delivery {
         }
         self.restore().await;
         self.verify_relays().await;
+        // The next checkpoint must not have to fall back to what an earlier process left.
+        self.hand_over_ledger();
         let lifecycle = self.office.lifecycle.clone();
         loop {
             let stopping = lifecycle.is_stopping();
@@ -160,6 +168,9 @@ impl Delivery {
 
     /// Does all that can be done now.
     async fn pump(&mut self) {
+        if !Arc::ptr_eq(&self.live, &self.office.live.borrow()) {
+            self.reloaded().await;
+        }
         self.missed().await;
         self.mail_alarms().await;
         self.follow_directory().await;
@@ -174,15 +185,22 @@ impl Delivery {
         self.disk_pause = None;
         self.send_probes();
         loop {
-            self.refill().await;
+            if !self.refill().await {
+                return;
+            }
             let grants = self.release.plan(self.office.clock.moment());
             if grants.is_empty() {
                 return;
             }
-            if let Err(trouble) = self.start(grants).await {
-                error!(%trouble, "cannot write down what is about to leave, so nothing leaves");
-                self.disk_pause = Some(Instant::now() + DISK_PAUSE);
-                return;
+            match self.start(grants).await {
+                // What could not begin now cannot a moment later either.
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(trouble) => {
+                    error!(%trouble, "cannot write down what is about to leave, so nothing leaves");
+                    self.disk_pause = Some(Instant::now() + DISK_PAUSE);
+                    return;
+                }
             }
         }
     }
@@ -221,9 +239,12 @@ impl Delivery {
                 let relay = item.flow.relay.clone();
                 self.relays.entry(relay).or_default();
                 self.release.waiting(&item, now);
+                // It was routed when its transaction began, perhaps by another directory.
+                self.sort_flows([item.flow]);
             }
             Event::Ended(ended) => self.ended(*ended).await,
-            Event::Reloaded => self.reloaded().await,
+            // Noticed before the next plan.
+            Event::Reloaded => {}
             Event::Change(change) => self.change(change).await,
             Event::Situations(messages, answer) => {
                 let told = messages.iter().map(|it| self.situation(it)).collect();
@@ -267,8 +288,9 @@ impl Delivery {
 
     /// The limits of the configuration in use.
     fn configured(&mut self) {
-        let live = self.office.live.borrow().clone();
-        let limits: BTreeMap<String, Limits> = live
+        self.live = self.office.live.borrow().clone();
+        let limits: BTreeMap<String, Limits> = self
+            .live
             .config
             .relays
             .iter()
@@ -309,7 +331,7 @@ impl Delivery {
     async fn round(&mut self) {
         self.hand_over_ledger();
         self.office.pool.tidy();
-        let warn_after = self.office.live.borrow().config.retry.warn_after;
+        let warn_after = self.live.config.retry.warn_after;
         let now = self.office.clock.now();
         let late: Vec<String> = self
             .relays

@@ -268,6 +268,14 @@ impl Health {
         }
     }
 
+    /// What went as a probe never reached the relay: another one may go soon.
+    pub fn no_probe(&mut self, retry: &Retry, now: Timestamp) {
+        if let Some(pause) = self.pause.as_mut().filter(|it| it.probing) {
+            pause.next_probe = Some(later(now, retry.first));
+            pause.probing = false;
+        }
+    }
+
     /// An administrator pauses it, until it is resumed by one.
     pub fn pause_by(&mut self, by: &str, note: &str, now: Timestamp) -> Change {
         let was_well = self.is_well();

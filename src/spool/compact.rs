@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,9 +18,9 @@ use super::durable::SegmentName;
 use super::engine::{Engine, Log, Urgency, Write};
 use super::error::SpoolError;
 use super::frame::Frame;
-use super::index::Entry;
-use super::record::{ContentAt, Item, Kind, Messages, Record};
-use super::recover::decode;
+use super::index::{Entry, Wanted};
+use super::record::{ContentAt, Item, Kind, Messages, Position, Record};
+use super::recover::{copy, decode};
 use super::scan::{Found, Scan};
 
 /// Octets that are moved in one step.
@@ -60,6 +61,11 @@ impl Engine {
             let Some((name, Some(end))) = segments.first().copied() else {
                 return Ok(());
             };
+            if self.ledger_needs().is_some_and(|it| it <= name.number) {
+                // What left lately is written nowhere else yet. A later ledger comes with
+                // the next segment.
+                return Ok(());
+            }
             if !self.empty(name, end)? {
                 return Ok(());
             }
@@ -88,13 +94,24 @@ impl Engine {
     }
 
     fn pass(self: &Arc<Self>, name: SegmentName, end: u64) -> Result<Pass, SpoolError> {
+        let done = self.watched_pass(name, end);
+        self.log().touched = None;
+        done
+    }
+
+    fn watched_pass(self: &Arc<Self>, name: SegmentName, end: u64) -> Result<Pass, SpoolError> {
         let mut scan = Scan::new(&self.store, name, 0, Some(end))?;
         let mut done = Pass::Nothing;
+        let mut damaged = false;
         loop {
             if !self.begin_watching() {
                 return Ok(Pass::Stopped);
             }
-            let (ids, at_end) = self.next_ids(&mut scan)?;
+            let (mut ids, at_end) = self.next_ids(&mut scan, &mut damaged)?;
+            if at_end && damaged {
+                // Nobody knows by the log whom those records were about.
+                ids.extend(self.living_in(name.number)?);
+            }
             let mut frames = Vec::new();
             let mut seen = HashSet::new();
             for id in ids {
@@ -106,7 +123,6 @@ impl Engine {
                 done = Pass::Moved;
                 self.write_blocking(Write::of(Urgency::Move, frames, Vec::new()))?;
             }
-            self.log().touched = None;
             if at_end {
                 return Ok(done);
             }
@@ -120,13 +136,27 @@ impl Engine {
         log.live && !log.closed
     }
 
-    /// Messages that the next records are about, and whether that was the end.
-    fn next_ids(&self, scan: &mut Scan) -> Result<(Vec<u64>, bool), SpoolError> {
+    /// Messages that the next records are about, and whether that was the end. A copy of
+    /// what is damaged is kept: the original is about to go.
+    fn next_ids(
+        &self,
+        scan: &mut Scan,
+        damaged: &mut bool,
+    ) -> Result<(Vec<u64>, bool), SpoolError> {
         let mut ids = Vec::new();
         let mut bytes = 0;
         while let Some(found) = scan.next() {
-            let Found::Frame { header, words, .. } = found else {
-                continue;
+            let (offset, header, words) = match found {
+                Found::Frame {
+                    offset,
+                    header,
+                    words,
+                } => (offset, header, words),
+                Found::Bad { offset, length, .. } => {
+                    *damaged = true;
+                    self.keep_copy(scan, offset, length);
+                    continue;
+                }
             };
             let about_messages = matches!(
                 header.kind,
@@ -136,14 +166,46 @@ impl Engine {
                 continue;
             }
             bytes += header.frame_bytes();
-            if let Some(Record::Messages(it)) = decode(&self.store, scan.name, &header, &words)? {
-                ids.extend(it.items.iter().map(|it| it.envelope.id.number()));
+            match decode(&self.store, scan.name, &header, &words)? {
+                Some(Record::Messages(it)) => {
+                    ids.extend(it.items.iter().map(|it| it.envelope.id.number()));
+                }
+                Some(_) => {}
+                None => {
+                    *damaged = true;
+                    self.keep_copy(scan, offset, header.frame_bytes());
+                }
             }
             if bytes >= STEP_BYTES {
                 return Ok((ids, false));
             }
         }
         Ok((ids, true))
+    }
+
+    fn keep_copy(&self, scan: &Scan, offset: u64, length: u64) {
+        let at = Position {
+            segment: scan.name.number,
+            offset,
+        };
+        self.damaged(scan.name, at, &copy(scan, offset, length));
+    }
+
+    /// Every message that has its words or its content in a segment.
+    fn living_in(&self, segment: u64) -> Result<Vec<u64>, SpoolError> {
+        let mut ids = Vec::new();
+        if let Some(index) = self.index() {
+            index
+                .candidates(&Wanted::Everything, QueueId::MIN, |id, entry| {
+                    let places = [entry.envelope, entry.content];
+                    if places.iter().any(|it| it.position.segment == segment) {
+                        ids.push(id.number());
+                    }
+                    ControlFlow::Continue(())
+                })
+                .map_err(super::rebuild::index_error)?;
+        }
+        Ok(ids)
     }
 
     /// The frame that makes a message independent of a segment; none when it is already.

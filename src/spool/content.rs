@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mail::QueueId;
 
+use super::Reserve;
 use super::durable::Store;
 use super::error::SpoolError;
 
@@ -51,6 +52,7 @@ impl Buffers {
 #[derive(Debug)]
 pub struct ContentWriter {
     store: Arc<Store>,
+    min_free: Reserve,
     runtime: tokio::runtime::Handle,
     large_bytes: u64,
     held: Held,
@@ -133,6 +135,7 @@ impl Drop for LargeFile {
 impl ContentWriter {
     pub(super) fn new(
         store: Arc<Store>,
+        min_free: Reserve,
         buffers: Arc<Buffers>,
         runtime: tokio::runtime::Handle,
         large_bytes: u64,
@@ -140,6 +143,7 @@ impl ContentWriter {
     ) -> Self {
         Self {
             store,
+            min_free,
             runtime,
             // One that was announced as large goes to a file from its first octet.
             large_bytes: if expected.is_some_and(|it| it > large_bytes) {
@@ -199,8 +203,11 @@ impl ContentWriter {
     async fn spill(&mut self) -> Result<(), SpoolError> {
         let octets = std::mem::take(&mut self.held.octets);
         self.held.release();
-        let (store, file) = (self.store.clone(), self.file.take());
+        let (store, file, min_free) = (self.store.clone(), self.file.take(), self.min_free);
         let written = self.runtime.spawn_blocking(move || {
+            // The reserve is for what happens to mail that is here already: whoever only
+            // uploads must not use it up.
+            store.room()?.check(min_free)?;
             let file = match file {
                 Some(file) => file,
                 None => LargeFile::create(store)?,

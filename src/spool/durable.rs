@@ -3,10 +3,12 @@
 //! ```text
 //! lock                              held by the one process that has the spool open
 //! log/NUMBER-MARK.log               segments of the log, oldest first
+//! log/NUMBER-MARK.new               a segment whose checkpoint is not synced yet
 //! large/NAME                        contents too large for the log
 //! index/                            sled; may be deleted at any time while stopped
 //! history/DAY.log                   finished mail
 //! corrupt/SEGMENT-OFFSET            copies of damaged records
+//! corrupt/large-NAME                contents that a damaged record may have named
 //! ```
 //!
 //! A file exists for certain only when its directory was synced after it was made, and
@@ -149,14 +151,41 @@ impl Store {
         Ok(found)
     }
 
-    /// Makes an empty segment. Its name is durable after [`sync_log`](Self::sync_log).
+    /// Makes an empty segment, which is none for any reader until it has its
+    /// [name](Self::name_segment).
     pub fn create_segment(&self, name: SegmentName) -> Result<File, SpoolError> {
-        self.create(&self.segment_path(name))
+        self.create(&self.begun_path(name))
     }
 
-    /// Makes the names in the log's directory durable.
-    pub fn sync_log(&self) -> Result<(), SpoolError> {
+    /// Gives a segment whose checkpoint is synced its name, durably. So whatever bears
+    /// such a name and has no good frame is damaged, and not just begun.
+    pub fn name_segment(&self, name: SegmentName) -> Result<(), SpoolError> {
+        let path = self.begun_path(name);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the directory is synced behind it"
+        )]
+        fs::rename(&path, self.segment_path(name))
+            .map_err(|it| SpoolError::io("rename", &path, it))?;
         self.sync_names(LOG)
+    }
+
+    /// Removes a segment that has no name yet: nothing in it was ever answered.
+    pub fn remove_begun(&self, name: SegmentName) -> Result<(), SpoolError> {
+        self.remove(&self.begun_path(name))
+    }
+
+    /// Removes every segment that somebody died over before it had its name.
+    pub fn remove_all_begun(&self) -> Result<(), SpoolError> {
+        let folder = self.root.join(LOG);
+        for name in names(&folder)?.iter().filter(|it| it.ends_with(".new")) {
+            self.remove(&folder.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn begun_path(&self, name: SegmentName) -> PathBuf {
+        self.segment_path(name).with_extension("new")
     }
 
     /// Opens a segment for reading.
@@ -267,6 +296,23 @@ impl Store {
             return Ok(());
         }
         self.remove(&self.large_path(name))
+    }
+
+    /// Keeps a large content that no record names although a record is damaged: it may
+    /// be what that one named.
+    pub fn keep_large(&self, name: &str) -> Result<(), SpoolError> {
+        let path = self.large_path(name);
+        if !is_large_name(name) {
+            return Ok(());
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "both directories are synced behind it"
+        )]
+        fs::rename(&path, self.root.join(CORRUPT).join(format!("large-{name}")))
+            .map_err(|it| SpoolError::io("rename", &path, it))?;
+        self.sync_names(CORRUPT)?;
+        self.sync_names(LARGE)
     }
 
     /// The large contents there are.

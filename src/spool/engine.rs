@@ -578,6 +578,18 @@ impl Engine {
         false
     }
 
+    /// Whether any record was found damaged since the log was opened.
+    pub fn has_damage(&self) -> bool {
+        !lock(&self.damage).is_empty()
+    }
+
+    /// Up to where records may be missing from the ledger that the head's checkpoint has:
+    /// segments from this one on are what it is brought up with after a kill.
+    pub fn ledger_needs(&self) -> Option<u64> {
+        let log = self.log();
+        log.known.ledger.as_ref().map(|it| it.from.segment)
+    }
+
     /// Notes damage, keeps a copy and says so; once for each place.
     pub fn damaged(&self, name: SegmentName, at: Position, octets: &[u8]) {
         if lock(&self.damage).insert(at) {

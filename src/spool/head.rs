@@ -42,12 +42,11 @@ impl Head {
             broken: false,
         };
         if let Err(it) = head.append(&mut [checkpoint]) {
-            store.remove_segment(name).ok();
+            store.remove_begun(name).ok();
             return Err(it);
         }
         head.sync()?;
-        // The name lives in the directory: without this the whole segment may be gone.
-        store.sync_log()?;
+        store.name_segment(name)?;
         Ok(head)
     }
 

@@ -5,7 +5,7 @@
 //! the rebuild that follows it writes again, and a segment of the log goes only after
 //! the history was synced.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use super::signature::Signature;
 
 /// How long finished mail is remembered.
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Octets that wait for a disk that is full.
+const MISSED_BYTES: usize = 16 << 20;
 /// A longer line is not one that we wrote.
 const LINE_BYTES: u64 = 256 << 20;
 
@@ -30,6 +32,8 @@ pub struct History {
     store: Arc<Store>,
     today: Option<(String, File)>,
     unsynced: bool,
+    /// Lines that could not be written, and their days: the disk was full.
+    missed: VecDeque<(String, Vec<u8>)>,
     /// Messages that the history has, while the log is read again from its beginning.
     had: Option<HashSet<u64>>,
 }
@@ -40,6 +44,7 @@ impl History {
             store,
             today: None,
             unsynced: false,
+            missed: VecDeque::new(),
             had: None,
         }
     }
@@ -73,6 +78,7 @@ impl History {
         finished: &[index::Finished],
         now: Timestamp,
     ) -> Result<(), SpoolError> {
+        let mut written = self.write_missed();
         let mut lines = Vec::new();
         let mut lines_day = String::new();
         for message in finished {
@@ -83,7 +89,7 @@ impl History {
             }
             let day = day_of(message.at);
             if day != lines_day {
-                self.write(&lines_day, &lines)?;
+                written = written.and(self.write_or_keep(&lines_day, &lines));
                 lines.clear();
                 lines_day = day;
             }
@@ -93,7 +99,34 @@ impl History {
             lines.extend_from_slice(&message.words);
             lines.push(b'\n');
         }
-        self.write(&lines_day, &lines)
+        written.and(self.write_or_keep(&lines_day, &lines))
+    }
+
+    /// Lines that cannot be written now are written before the next ones.
+    fn write_or_keep(&mut self, day: &str, lines: &[u8]) -> Result<(), SpoolError> {
+        let written = match self.missed.is_empty() {
+            true => self.write(day, lines),
+            // In order: behind what is missing already.
+            false => Ok(()),
+        };
+        if (written.is_err() || !self.missed.is_empty()) && !lines.is_empty() {
+            self.missed.push_back((day.to_owned(), lines.to_vec()));
+            while self.missed.iter().map(|it| it.1.len()).sum::<usize>() > MISSED_BYTES {
+                self.missed.pop_front();
+                tracing::warn!("finished mail is missing from the history: it cannot be written");
+            }
+        }
+        written
+    }
+
+    fn write_missed(&mut self) -> Result<(), SpoolError> {
+        while let Some((day, lines)) = self.missed.pop_front() {
+            if let Err(error) = self.write(&day, &lines) {
+                self.missed.push_front((day, lines));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn write(&mut self, day: &str, lines: &[u8]) -> Result<(), SpoolError> {
@@ -103,7 +136,7 @@ impl History {
         let path = self.store.history_path(day);
         let io = |it| SpoolError::io("write", &path, it);
         if self.today.as_ref().is_none_or(|it| it.0 != day) {
-            self.sync()?;
+            self.sync_today()?;
             let mut file = self.store.append_history(day)?;
             // A line that was torn must not swallow the next one.
             if !ends_with_newline(&mut file).map_err(io)? {
@@ -111,15 +144,22 @@ impl History {
             }
             self.today = Some((day.to_owned(), file));
         }
-        if let Some((_, file)) = &mut self.today {
-            file.write_all(lines).map_err(io)?;
+        if let Some((_, mut file)) = self.today.take() {
             self.unsynced = true;
+            // After a failure the file is opened anew, and a torn line ended.
+            file.write_all(lines).map_err(io)?;
+            self.today = Some((day.to_owned(), file));
         }
         Ok(())
     }
 
-    /// Makes it durable.
+    /// Makes it durable, all of it.
     pub fn sync(&mut self) -> Result<(), SpoolError> {
+        self.write_missed()?;
+        self.sync_today()
+    }
+
+    fn sync_today(&mut self) -> Result<(), SpoolError> {
         if let Some((day, file)) = self.today.as_ref().filter(|_| self.unsynced) {
             self.store.sync(file, &self.store.history_path(day))?;
             self.unsynced = false;

@@ -45,6 +45,8 @@ const FORMAT: u32 = 1;
 const BATCH_MESSAGES: usize = 90;
 /// Messages of one record, so that a record never needs more than one batch.
 pub const RECORD_MESSAGES: usize = 80;
+/// Due retries looked at for one question: time on the thread that asks.
+const RETRIES_LOOKED_AT: usize = 50_000;
 /// Entries looked at between two looks at what else wants the thread.
 const FLOWS_BEFORE_TIDY: usize = 1_000;
 
@@ -425,22 +427,30 @@ impl Index {
         Ok(found)
     }
 
-    /// Messages of a relay whose next attempt is due by then, the earliest first.
+    /// Messages of a relay whose next attempt is due by then, the earliest first, so many
+    /// of one flow at most.
     pub fn retries(
         &self,
         relay: &str,
         until: Timestamp,
         limit: usize,
+        per_flow: usize,
     ) -> Result<Vec<Waiting>, IndexError> {
         let first = retry_key(relay, i64::MIN, 0);
         let last = retry_key(relay, until.as_millisecond(), u64::MAX);
         let mut found = Vec::new();
-        for read in self.db.range(first..=last) {
+        let mut of_flow: HashMap<u32, usize> = HashMap::new();
+        for read in self.db.range(first..=last).take(RETRIES_LOOKED_AT) {
             if found.len() >= limit {
                 break;
             }
             let (name, octets) = read?;
             let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            let taken = of_flow.entry(entry.flow).or_default();
+            if *taken >= per_flow {
+                continue;
+            }
+            *taken += 1;
             let key = self.state().flows.get(entry.flow).map(|it| it.key.clone());
             // Two relays whose names hash alike share a range.
             if let Some(key) = key.filter(|it| it.relay == relay) {

@@ -55,6 +55,7 @@ use jiff::Timestamp;
 use crate::clock::Clock;
 use crate::mail::{Envelope, QueueId};
 
+use durable::Room;
 use engine::{Engine, Parts, Urgency, Write};
 use index::{Index, Wanted};
 use rebuild::{Afterwards, LAST_RECORD, index_error};
@@ -163,6 +164,7 @@ impl Spool {
     pub fn new_content(&self, expected: Option<u64>) -> ContentWriter {
         ContentWriter::new(
             self.0.store.clone(),
+            self.0.options.min_free,
             self.0.buffers.clone(),
             self.0.runtime.clone(),
             self.0.options.large_bytes,
@@ -185,15 +187,7 @@ impl Spool {
 
     /// Whether new mail may be accepted: the reserve of `min-free` is untouched.
     pub fn check_room(&self) -> Result<(), SpoolError> {
-        let room = self.0.store.room()?;
-        let reserve_bytes = self.0.options.min_free.bytes(room.total_bytes);
-        if room.free_bytes < reserve_bytes {
-            return Err(SpoolError::Full {
-                free_bytes: room.free_bytes,
-                reserve_bytes,
-            });
-        }
-        Ok(())
+        self.0.store.room()?.check(self.0.options.min_free)
     }
 
     /// Writes down what is about to leave: durable before the first MAIL of it.
@@ -353,21 +347,23 @@ impl Spool {
             .await
     }
 
-    /// Messages of a relay whose next attempt is due by then, the earliest first.
+    /// Messages of a relay whose next attempt is due by then, the earliest first; so many
+    /// of one flow at most, or a mailing that failed as a whole would hide all others.
     pub async fn retries_due(
         &self,
         relay: &str,
         until: Timestamp,
         limit: usize,
+        per_flow: usize,
     ) -> Result<Vec<Waiting>, SpoolError> {
         let relay = relay.to_owned();
-        self.ask(move |index| index.retries(&relay, until, limit).map_err(index_error))
-            .await
+        let ask = move |index: &Index| index.retries(&relay, until, limit, per_flow);
+        self.ask(move |index| ask(index).map_err(index_error)).await
     }
 
     /// When the next attempt of a relay is due, if any waits for one.
     pub async fn next_retry(&self, relay: &str) -> Result<Option<Timestamp>, SpoolError> {
-        let due = self.retries_due(relay, Timestamp::MAX, 1).await?;
+        let due = self.retries_due(relay, Timestamp::MAX, 1, 1).await?;
         Ok(due.first().and_then(|it| it.not_before))
     }
 
@@ -465,6 +461,20 @@ impl Spool {
             question(&index)
         });
         answer.await.unwrap_or(Err(SpoolError::Closed))
+    }
+}
+
+impl Room {
+    /// Whether the reserve is untouched.
+    pub(super) fn check(self, reserve: Reserve) -> Result<(), SpoolError> {
+        let reserve_bytes = reserve.bytes(self.total_bytes);
+        if self.free_bytes < reserve_bytes {
+            return Err(SpoolError::Full {
+                free_bytes: self.free_bytes,
+                reserve_bytes,
+            });
+        }
+        Ok(())
     }
 }
 

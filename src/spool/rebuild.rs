@@ -319,8 +319,19 @@ impl Engine {
                 needed.extend(entry.large.map(|it| format!("{it:016x}")));
                 std::ops::ControlFlow::Continue(())
             })?;
+            let damaged = self.has_damage();
             for name in large.iter().filter(|it| !needed.contains(*it)) {
-                if let Err(error) = self.store.remove_large(name) {
+                let gone = match damaged {
+                    false => self.store.remove_large(name),
+                    true => {
+                        tracing::error!(
+                            name,
+                            "a content that no good record names was kept in corrupt/"
+                        );
+                        self.store.keep_large(name)
+                    }
+                };
+                if let Err(error) = gone {
                     tracing::warn!(%error, "cannot remove a content that nothing names");
                 }
             }

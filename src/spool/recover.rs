@@ -35,6 +35,7 @@ pub struct Opened {
 
 /// Opens the log, or makes one.
 pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
+    store.remove_all_begun()?;
     let mut damage = HashSet::new();
     let library = Library::new(store.clone());
     let mut segments = store.segments()?;
@@ -45,13 +46,16 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
                 tail = Some(end);
                 break;
             }
-            // Nothing in it was ever answered: its first frame, which is synced before
-            // anything else is written to it, is not there.
+            // It got its name when its first frame was synced: that and all behind it
+            // is damaged.
             None => {
-                tracing::info!(
-                    segment = last.number,
-                    "removing a segment that was only begun"
-                );
+                let scan = Scan::new(store, last, 0, None)?;
+                let at = Position {
+                    segment: last.number,
+                    offset: 0,
+                };
+                damage.insert(at);
+                report_damage(store, last, at, &copy(&scan, 0, COPY_BYTES));
                 store.remove_segment(last)?;
                 segments.pop();
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::client::message;
 use crate::harness::{Harness, relay};
 use crate::relay::{Answer, FakeRelay};
@@ -265,4 +267,51 @@ async fn waiting_mail_leaves_after_a_restart() {
     penstock.run().await;
     penstock.until_idle().await;
     assert_eq!(out.accepted().len(), 30);
+}
+
+#[tokio::test]
+async fn mail_whose_upload_spans_a_reload_follows_the_new_directory() {
+    let out = FakeRelay::default().start().await;
+    let users = |relay: &str| format!("[[user]]\naddress = \"ann@x.nl\"\nrelay = \"{relay}\"\n");
+    let penstock = Harness::start(&relay("old", &out, ""), &users("old")).await;
+    let mut client = penstock.client().await;
+    for command in ["MAIL FROM:<ann@x.nl>", "RCPT TO:<bob@example.net>"] {
+        client.command(command).await.expect_code(250);
+    }
+    client.command("DATA").await.expect_code(354);
+    penstock.configure(&relay("new", &out, ""), &users("new"));
+    penstock.ask(json!({"reload": {}})).await;
+    client.send(b"From: ann@x.nl\r\n\r\nx\r\n.\r\n").await;
+    client.reply().await.expect_code(250);
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 1);
+}
+
+#[tokio::test]
+async fn a_relay_may_go_in_a_reload_while_its_mail_leaves() {
+    let out = FakeRelay::default().start().await;
+    let both = relay("stays", &out, "") + &relay("goes", &out, "");
+    let users = "[[user]]\naddress = \"ann@x.nl\"\nrelay = \"goes\"\n";
+    let config = |relays: &str| format!("default-relay = \"stays\"\n{relays}");
+    let penstock = Harness::start(&config(&both), users).await;
+    let feed = async {
+        for number in 0..100 {
+            let subject = format!("n{number}");
+            penstock
+                .submit("ann@x.nl", &["bob@example.net"], &subject)
+                .await
+                .expect_code(250);
+        }
+    };
+    let reload = async {
+        for _ in 0..10 {
+            penstock.configure(&config(&relay("stays", &out, "")), "");
+            penstock.ask(json!({"reload": {}})).await;
+            penstock.configure(&config(&both), users);
+            penstock.ask(json!({"reload": {}})).await;
+        }
+    };
+    tokio::join!(feed, reload);
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 100);
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::config::Relay;
-use crate::mail::{Envelope, Origin};
+use crate::mail::{Envelope, Origin, Rule};
 use crate::release::Grant;
 use crate::spool::{FlowKey, Lease, Leased, Released, SpoolError, Waiting};
 use crate::verify;
@@ -24,9 +24,9 @@ use super::{DISK_PAUSE, Delivery, Sending};
 const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 impl Delivery {
-    /// Writes grants down and starts their transactions.
-    pub(super) async fn start(&mut self, grants: Vec<Grant>) -> Result<(), SpoolError> {
-        let live = self.office.live.borrow().clone();
+    /// Writes grants down and starts their transactions; returns how many were started.
+    pub(super) async fn start(&mut self, grants: Vec<Grant>) -> Result<usize, SpoolError> {
+        let live = self.live.clone();
         let at = self.office.clock.moment();
         let mut by_relay: BTreeMap<Arc<str>, Vec<Grant>> = BTreeMap::new();
         for grant in grants {
@@ -53,6 +53,7 @@ impl Delivery {
         for lease in leases.join_all().await {
             written = written.and(lease);
         }
+        let mut started = 0;
         let mut unused = Vec::new();
         for grant in by_relay.into_values().flatten() {
             let relay = live.config.relays.get(&*grant.relay);
@@ -69,6 +70,7 @@ impl Delivery {
                 }
                 continue;
             };
+            started += 1;
             self.facts.began();
             self.sending.insert(grant.id, Sending { since: at.wall });
             let until = at
@@ -88,7 +90,7 @@ impl Delivery {
             });
         }
         self.give_back(unused).await;
-        written
+        written.map(|()| started)
     }
 
     /// Has the log forget leases that were not used; one that stays in it counts as used
@@ -113,6 +115,7 @@ impl Delivery {
         book.sending -= 1;
         match end {
             End::Unstarted { trouble } => {
+                self.no_probe(&relay, now.wall);
                 self.release.unstarted(grant.grant, now);
                 self.give_back(vec![grant.grant]).await;
                 if let Some(trouble) = trouble {
@@ -121,6 +124,7 @@ impl Delivery {
                 }
             }
             End::Gone => {
+                self.no_probe(&relay, now.wall);
                 self.release.settled(grant.grant, Released::NotSent, now);
                 self.give_back(vec![grant.grant]).await;
             }
@@ -129,7 +133,7 @@ impl Delivery {
             End::Settled(outcome) => {
                 self.release.settled(grant.grant, outcome.released, now);
                 self.facts.count(&outcome.before, &outcome.settlement);
-                let retry = self.office.live.borrow().config.retry;
+                let retry = self.live.config.retry;
                 let book = self.book(&relay);
                 if outcome.settlement.delivered {
                     book.last_success = Some(outcome.at);
@@ -166,8 +170,16 @@ impl Delivery {
                 self.release.waiting(&item, self.office.clock.moment());
             }
         }
-        let flow = FlowKey::of(envelope);
-        self.sort_flows(vec![flow]);
+        // These two were sent where they are on purpose.
+        if !matches!(envelope.rule, Rule::Own | Rule::Rerouted) {
+            self.sort_flows([FlowKey::of(envelope)]);
+        }
+    }
+
+    /// What went as a probe never reached the relay.
+    fn no_probe(&mut self, relay: &str, now: Timestamp) {
+        let retry = self.live.config.retry;
+        self.book(relay).health.no_probe(&retry, now);
     }
 }
 

@@ -11,6 +11,10 @@ use crate::spool::FlowKey;
 
 use super::{Delivery, EVENTS_TOGETHER, RETRY_AGAIN};
 
+/// Due retries of one flow that the release is told of at a time: enough to keep a relay
+/// busy, few enough that a mailing that failed leaves room for a message that did.
+const FLOW_RETRIES: usize = 100;
+
 impl Delivery {
     /// The flows that wait in the spool.
     pub(super) async fn restore(&mut self) {
@@ -21,7 +25,7 @@ impl Delivery {
                     self.release.restore(flow, now);
                     self.book(&flow.key.relay).next_retry = Some(now.wall);
                 }
-                self.sort_flows(flows.into_iter().map(|it| it.key).collect());
+                self.sort_flows(flows.into_iter().map(|it| it.key));
             }
             Err(trouble) => warn!(%trouble, "cannot read what waits yet"),
         }
@@ -29,14 +33,14 @@ impl Delivery {
     }
 
     /// Finds the flows whose user has another relay in the directory by now.
-    pub(in crate::daemon) fn sort_flows(&mut self, flows: Vec<FlowKey>) {
-        let live = self.office.live.borrow().clone();
+    pub(in crate::daemon) fn sort_flows(&mut self, flows: impl IntoIterator<Item = FlowKey>) {
+        let live = self.live.clone();
         for flow in flows {
             if let Ok(from) = flow.user.parse()
                 && let Some(route) = self.route(&live, &from)
                 && route.relay != flow.relay
             {
-                self.moves.push_back((flow, route.relay));
+                self.moves.insert((flow, route.relay));
             }
         }
     }
@@ -44,7 +48,7 @@ impl Delivery {
     /// The same of all that waits.
     pub(in crate::daemon) async fn sort_all_flows(&mut self) {
         match self.office.spool.flows().await {
-            Ok(flows) => self.sort_flows(flows.into_iter().map(|it| it.key).collect()),
+            Ok(flows) => self.sort_flows(flows.into_iter().map(|it| it.key)),
             Err(trouble) => warn!(%trouble, "cannot read what waits; it keeps its relay"),
         }
     }
@@ -60,8 +64,15 @@ impl Delivery {
         for (flow, first) in self.desk.take_missed() {
             let mut after = QueueId::from_number(first.number().saturating_sub(1));
             loop {
-                let Ok(items) = self.office.spool.ready(&flow, after, EVENTS_TOGETHER).await else {
-                    return;
+                let read = self.office.spool.ready(&flow, after, EVENTS_TOGETHER).await;
+                let items = match read {
+                    Ok(items) => items,
+                    Err(trouble) => {
+                        warn!(%trouble, "cannot read what was accepted");
+                        // Then all flows are read again, these among them.
+                        self.rebuilding = true;
+                        return;
+                    }
                 };
                 let now = self.office.clock.moment();
                 for item in &items {
@@ -79,12 +90,15 @@ impl Delivery {
         }
     }
 
-    /// Gives the release the messages that it has run out of.
-    pub(super) async fn refill(&mut self) {
+    /// Gives the release the messages that it has run out of; whether that was possible.
+    ///
+    /// What cannot be read now is not taken for nothing: everything is looked over again
+    /// once the index answers.
+    pub(super) async fn refill(&mut self) -> bool {
         loop {
             let refills = self.release.refills();
             if refills.is_empty() {
-                return;
+                return true;
             }
             for refill in refills {
                 let read = self
@@ -92,12 +106,17 @@ impl Delivery {
                     .spool
                     .ready(&refill.flow, refill.after, refill.limit)
                     .await;
-                let items = read.unwrap_or_else(|trouble| {
-                    warn!(%trouble, "cannot read what waits");
-                    Vec::new()
-                });
-                self.release
-                    .refilled(&refill, &items, self.office.clock.moment());
+                match read {
+                    Ok(items) => {
+                        let now = self.office.clock.moment();
+                        self.release.refilled(&refill, &items, now);
+                    }
+                    Err(trouble) => {
+                        warn!(%trouble, "cannot read what waits");
+                        self.rebuilding = true;
+                        return false;
+                    }
+                }
             }
         }
     }
@@ -116,7 +135,11 @@ impl Delivery {
             let spool = &self.office.spool;
             let items = match room {
                 0 => Ok(Vec::new()),
-                _ => spool.retries_due(&relay, now.wall, room).await,
+                _ => {
+                    spool
+                        .retries_due(&relay, now.wall, room, FLOW_RETRIES)
+                        .await
+                }
             };
             let next = spool.next_retry(&relay).await;
             let again = now.wall.checked_add(RETRY_AGAIN).unwrap_or(Timestamp::MAX);

@@ -1,6 +1,7 @@
 //! Promises of the spool as a whole, on real files.
 
 mod crash;
+mod damage;
 mod faults;
 mod queries;
 

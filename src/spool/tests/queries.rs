@@ -44,8 +44,8 @@ async fn flows_count_what_waits_and_answer_in_order() {
     assert_eq!(spool.next_retry("own").await.unwrap(), Some(later));
     assert_eq!(spool.next_retry("other").await.unwrap(), None);
     let before = later - jiff::SignedDuration::from_millis(1);
-    assert_eq!(spool.retries_due("own", before, 9).await.unwrap(), []);
-    let due = spool.retries_due("own", later, 9).await.unwrap();
+    assert_eq!(spool.retries_due("own", before, 9, 9).await.unwrap(), []);
+    let due = spool.retries_due("own", later, 9, 9).await.unwrap();
     assert_eq!(due, [Waiting::of(&deferred).unwrap()]);
 
     // Another relay is another flow, and the old one loses it.
@@ -238,4 +238,32 @@ async fn a_stopped_spool_is_read_and_not_changed() {
     assert_eq!(finished.unwrap().len(), 1);
     drop(offline);
     assert_eq!(names(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailing_that_failed_as_a_whole_does_not_hide_one_retry_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let due = moment().wall;
+    let mut all = Vec::new();
+    for (from, count) in [("ann@example.org", 60), ("eve@example.org", 1)] {
+        for _ in 0..count {
+            let mut deferred = spool.accept(from, 20).await;
+            deferred.state = State::Waiting {
+                not_before: Some(due + jiff::SignedDuration::from_millis(all.len() as i64)),
+            };
+            all.push(deferred);
+        }
+    }
+    let changes = all.iter().map(|it| Change {
+        envelope: it.clone(),
+        by: "jan".into(),
+        reports: Vec::new(),
+    });
+    spool.change(changes.collect()).await.unwrap();
+    let late = due + jiff::SignedDuration::from_secs(9);
+    let found = spool.retries_due("own", late, 20, 10).await.unwrap();
+    let users: Vec<_> = found.iter().map(|it| it.flow.user.as_str()).collect();
+    assert_eq!(found.len(), 11);
+    assert_eq!(users.last(), Some(&"eve@example.org"));
 }

@@ -5,8 +5,8 @@ use toml::Value;
 
 use super::value::{write_duration, write_percent, write_size};
 use super::{
-    AuthMethod, BareLf, Config, HintAction, HttpAddress, LimitSource, Listener, ListenerAuth,
-    ListenerTls, MinFree, Relay, RelayTls, ReversePathRule, Secret, User, UserAddress,
+    AuthMethod, BareLf, Config, HttpAddress, LimitSource, Listener, ListenerAuth, ListenerTls,
+    MinFree, Relay, RelayTls, ReversePathRule, Secret, User, UserAddress,
 };
 
 /// What is shown instead of a secret.
@@ -154,6 +154,9 @@ impl Config {
         http.add_some("confirm", self.http.confirm);
         http.add_some("base-url", self.http.base_url.as_ref());
         let mut hints = Section::new("hints", "hints");
+        if !self.hints.dns {
+            hints.add("dns", false);
+        }
         if !self.hints.dnsbl.is_empty() {
             hints.add_list("dnsbl", &self.hints.dnsbl);
         }
@@ -161,12 +164,7 @@ impl Config {
             hints.add_list("rhsbl", &self.hints.rhsbl);
         }
         for (name, action) in &self.hints.actions {
-            let word = match action {
-                HintAction::Log => "log",
-                HintAction::Hold => "hold",
-                HintAction::Reject => "reject",
-            };
-            hints.add(&format!("{name}.action"), word);
+            hints.add(&format!("{}.action", name.name()), action.name());
         }
         let all = [tls, spool, message, timeouts, retry, http, hints];
         all.into_iter().filter(|it| !it.facts.is_empty()).collect()

@@ -40,6 +40,7 @@ pub const MAIN_KEYS: &[&str] = &[
     "http.admin",
     "http.confirm",
     "http.base-url",
+    "hints.dns",
     "hints.dnsbl",
     "hints.rhsbl",
     "hints.*.action",
@@ -94,9 +95,6 @@ pub const USER_KEYS: &[&str] = &[
 pub const NOT_BUILT: &[(&str, Option<&str>)] = &[
     ("http.confirm", None),
     ("http.base-url", None),
-    ("hints", None),
-    ("relays.*.spf-include", None),
-    ("relays.*.outbound-ips", None),
     ("relays.*.auth", Some("xoauth2")),
 ];
 

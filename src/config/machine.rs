@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::file::Table;
+use super::hint::read_action;
 use super::place::Place;
 use super::{
-    HintAction, Hints, Http, HttpAddress, MessageLimits, MinFree, Retry, SpoolConfig, Timeouts,
-    TlsFiles,
+    Hints, Http, HttpAddress, MessageLimits, MinFree, Retry, SpoolConfig, Timeouts, TlsFiles,
 };
 use crate::mail::Domain;
 
@@ -212,6 +212,9 @@ pub(super) fn read_http(table: Table) -> Http {
     }
 }
 
+/// The keys of `[hints]` that are no hint.
+const LISTS: [&str; 3] = ["dns", "dnsbl", "rhsbl"];
+
 pub(super) fn read_hints(table: Table) -> Hints {
     let list = |key| {
         table
@@ -222,19 +225,13 @@ pub(super) fn read_hints(table: Table) -> Hints {
             )
             .unwrap_or_default()
     };
-    let words = [
-        ("log", HintAction::Log),
-        ("hold", HintAction::Hold),
-        ("reject", HintAction::Reject),
-    ];
     Hints {
+        dns: table.boolean("dns").unwrap_or(true),
         actions: table
             .keys()
             .into_iter()
-            .filter_map(|name| {
-                let action = table.table(name, |hint| hint.choice("action", &words))??;
-                Some((name.to_owned(), action))
-            })
+            .filter(|name| !LISTS.contains(name))
+            .filter_map(|name| read_action(table, name))
             .collect(),
         dnsbl: list("dnsbl"),
         rhsbl: list("rhsbl"),

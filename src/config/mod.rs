@@ -7,6 +7,7 @@
 pub mod changes;
 pub mod facts;
 mod file;
+pub mod hint;
 mod hostname;
 pub mod keys;
 pub mod limits;
@@ -33,6 +34,7 @@ use crate::mail::{Domain, Mailbox};
 
 pub use changes::changes;
 pub use facts::{Fact, Section};
+pub use hint::HintName;
 pub use hostname::machine_name;
 pub use limits::{LimitSource, Limits};
 pub use preset::Preset;
@@ -206,10 +208,12 @@ pub enum HttpAddress {
 }
 
 /// What is done about hints.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hints {
-    /// By the hint's name; what is missing is only logged.
-    pub actions: BTreeMap<String, HintAction>,
+    /// Whether DNS is asked; otherwise only contents are looked at.
+    pub dns: bool,
+    /// By the hint; what is missing is only logged.
+    pub actions: BTreeMap<HintName, HintAction>,
     /// DNS blacklists of addresses.
     pub dnsbl: Vec<Domain>,
     /// DNS blacklists of domains.
@@ -226,6 +230,33 @@ pub enum HintAction {
     Hold,
     /// The message is refused.
     Reject,
+    /// Nobody looks for it.
+    Off,
+}
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self {
+            dns: true,
+            actions: BTreeMap::new(),
+            dnsbl: Vec::new(),
+            rhsbl: Vec::new(),
+        }
+    }
+}
+
+impl Hints {
+    /// Whether mail is held or refused for what its content shows.
+    pub fn judges_content(&self) -> bool {
+        let judges = |it: &HintAction| matches!(it, HintAction::Hold | HintAction::Reject);
+        let mut actions = self.actions.iter();
+        actions.any(|(hint, action)| hint.is_content() && judges(action))
+    }
+
+    /// What is done about this hint.
+    pub fn action(&self, hint: HintName) -> HintAction {
+        self.actions.get(&hint).copied().unwrap_or_default()
+    }
 }
 
 /// An upstream relay.

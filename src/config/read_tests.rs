@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    AuthMethod, BareLf, HintAction, Host, LimitSource, ListenerAuth, Preset, RelayTls,
+    AuthMethod, BareLf, HintAction, HintName, Host, LimitSource, ListenerAuth, Preset, RelayTls,
     ReversePathRule, UserAddress,
 };
 
@@ -175,11 +175,11 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 #[test]
 fn keys_of_unbuilt_features_are_refused_as_such() {
     refused(
-        "[hints.no-subject]\naction = \"hold\"\n[relays.a]\nserver = \"[a.example]\"\n\
+        "[http]\nconfirm = \"127.0.0.1:8025\"\n[relays.a]\nserver = \"[a.example]\"\n\
          auth = \"xoauth2\"\n",
         "",
         &[
-            "2 hints.no-subject.action: is not built yet",
+            "2 http.confirm: is not built yet",
             "5 relays.a.auth: xoauth2 is not built yet",
         ],
     );
@@ -676,6 +676,34 @@ fn surprises_are_warnings() {
 }
 
 #[test]
+fn a_hint_is_known_by_its_name_and_only_the_content_can_refuse_mail() {
+    let relay = "[relays.a]\nserver = \"[a.example]\"\n";
+    refused(
+        &format!(
+            "[hints.no-subjct]\naction = \"hold\"\n[hints.spf-missing]\naction = \"reject\"\n\
+             [hints.scripts]\naction = \"drop\"\n[hints.few-words]\nactoin = \"log\"\n{relay}"
+        ),
+        "",
+        &[
+            "1 hints.no-subjct: \"no-subjct\" is no hint | the nearest hint is no-subject",
+            "4 hints.spf-missing.action: \"reject\" needs a hint that the message alone shows",
+            "6 hints.scripts.action: \"drop\" is not one of",
+            "8 hints.few-words.actoin: is not a known key",
+        ],
+    );
+    let config = Config::parse(
+        &format!(
+            "[hints.scripts]\naction = \"reject\"\n[hints.few-words]\naction = \"off\"\n{relay}"
+        ),
+        "",
+    )
+    .unwrap();
+    assert_eq!(config.hints.action(HintName::Scripts), HintAction::Reject);
+    assert_eq!(config.hints.action(HintName::FewWords), HintAction::Off);
+    assert_eq!(config.hints.action(HintName::NoSubject), HintAction::Log);
+}
+
+#[test]
 fn the_status_page_stays_on_this_machine_once_it_is_built() {
     let read = |text: &str| match read_texts(text, "", &Place::default(), &[]) {
         Ok(checked) => (Some(checked.config), Vec::new()),
@@ -693,7 +721,7 @@ fn the_status_page_stays_on_this_machine_once_it_is_built() {
         config.http.base_url.as_deref(),
         Some("https://mail.example.nl")
     );
-    assert_eq!(config.hints.actions["no-subject"], HintAction::Hold);
+    assert_eq!(config.hints.action(HintName::NoSubject), HintAction::Hold);
     assert!(config.relays["own"].verify);
     for text in [
         "[http]\nadmin = \"0.0.0.0:80\"",

@@ -56,7 +56,7 @@ fn entries(sample: &str) -> Vec<Entry> {
                 false => inside.to_owned(),
             };
             let mut path: Vec<&str> = inside.split('.').filter(|it| !it.is_empty()).collect();
-            if path.first() == Some(&"relays") {
+            if matches!(path[..], ["relays", _, ..] | ["hints", _]) {
                 path[1] = "*";
             }
             path.push(name);

@@ -18,6 +18,7 @@
 //! - [`release`] decides what may leave now under its relay's limits; [`relay`] hands it
 //!   over; [`outcome`] decides what the answer means, for each recipient, for the message
 //!   and for the relay.
+//! - [`hint`] tells what will hurt delivery, from what DNS says and from a message alone.
 //! - [`smtp`] is the wire, shared by both sides, without sockets; [`mail`] has the words;
 //!   [`config`] what was configured, [`dns`] and [`tls`] what both sides need of the world,
 //!   [`clock`] the time.
@@ -54,6 +55,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dns;
+pub mod hint;
 pub mod http;
 pub mod mail;
 pub mod outcome;

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Answer, Dns, DnsError, Kind, Record, reverse_name};
 
+/// Longer chains of aliases are mistakes.
+const ALIASES_MAXIMUM: usize = 8;
+
 /// A [`Dns`] that knows what it was told, at once.
 #[derive(Debug, Clone, Default)]
 pub struct Zone {
     records: BTreeMap<(String, Kind), Vec<Record>>,
     troubled: BTreeSet<String>,
+    aliases: BTreeMap<String, String>,
 }
 
 impl Zone {
@@ -53,7 +57,19 @@ impl Zone {
         self.with(&reverse, Kind::Ptr, Record::Name(name.to_owned()))
     }
 
-    /// With a name about which nobody answers.
+    /// With one more PTR record under a name that is already reversed.
+    pub fn name(self, reverse: &str, name: &str) -> Self {
+        self.with(reverse, Kind::Ptr, Record::Name(name.to_owned()))
+    }
+
+    /// With a name that is another one's alias (CNAME).
+    pub fn alias(mut self, name: &str, target: &str) -> Self {
+        let key = name.to_ascii_lowercase();
+        self.aliases.insert(key, target.to_ascii_lowercase());
+        self
+    }
+
+    /// With a name about which nobody answers, beyond the records it has.
     pub fn trouble(mut self, name: &str) -> Self {
         self.troubled.insert(name.to_ascii_lowercase());
         self
@@ -66,12 +82,21 @@ impl Zone {
     }
 
     fn answer(&self, name: &str, kind: Kind) -> Result<Vec<Record>, DnsError> {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        if self.troubled.contains(&name) {
-            return Err(DnsError::Trouble("no answer".to_owned()));
+        let mut name = name.trim_end_matches('.').to_ascii_lowercase();
+        for _ in 0..ALIASES_MAXIMUM {
+            match self.aliases.get(&name) {
+                Some(target) => name.clone_from(target),
+                None => break,
+            }
+        }
+        if self.aliases.contains_key(&name) {
+            return Err(DnsError::Trouble("an alias of itself".to_owned()));
         }
         if let Some(records) = self.records.get(&(name.clone(), kind)) {
             return Ok(records.clone());
+        }
+        if self.troubled.contains(&name) {
+            return Err(DnsError::Trouble("no answer".to_owned()));
         }
         let exists = self.records.keys().any(|(it, _)| {
             *it == name || it.strip_suffix(&name).is_some_and(|it| it.ends_with('.'))

@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["mail", "smtp", "clock", "config", "tls", "route", "spool"],
     ),
     ("release", &["mail", "clock", "config", "spool"]),
+    ("hint", &["mail", "config", "dns"]),
     ("relay", &["mail", "smtp", "clock", "config", "dns", "tls"]),
     ("outcome", &["mail", "clock", "config", "relay"]),
     ("verify", &["mail", "clock", "config", "spool"]),
@@ -43,7 +44,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "mail", "clock", "config", "route", "outcome", "spool", "control", "relay",
+            "mail", "clock", "config", "dns", "route", "outcome", "hint", "spool", "control",
+            "relay",
         ],
     ),
     // It submits like any other client, over SMTP.
@@ -59,7 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "mail", "smtp", "clock", "dns", "tls", "config", "route", "spool", "accept", "release",
-            "relay", "outcome", "verify", "control", "http",
+            "relay", "outcome", "hint", "verify", "control", "http",
         ],
     ),
 ];
@@ -91,6 +93,11 @@ const BANNED: &[(&str, &[&str], &str)] = &[
         "what a refusal means is computed, not waited for",
     ),
     (
+        "hint",
+        &["SystemTime", "std::fs"],
+        "hints are computed from a message and from what DNS says",
+    ),
+    (
         "release",
         &["SystemTime", "std::fs", "std::net"],
         "what may leave is decided from values; time is an argument",
@@ -102,6 +109,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["bin", "cli"]),
     ("sled", &["spool"]),
     ("hickory_resolver", &["dns"]),
+    ("psl", &["hint"]),
     ("axum", &["http"]),
     ("lettre", &["verify"]),
     ("listenfd", &["daemon", "accept", "bin"]),

@@ -1,0 +1,72 @@
+//! Hints: what will hurt delivery, told before the recipients complain.
+//!
+//! [`by_dns`] looks at a [`Pair`] of From domain and relay: SPF, DMARC, mail to one's own
+//! domain, blacklists, volume. [`content`] looks at a message alone. A [`Finding`] says
+//! what was found, in what, how bad it is and what to do. Nothing here knows when hints
+//! are looked for, or what is done about them: that is the daemon's and the CLI's.
+
+pub mod blacklist;
+pub mod content;
+pub mod dmarc;
+mod finding;
+mod organisation;
+mod pair;
+mod provider;
+pub mod same_domain;
+pub mod spf;
+pub mod volume;
+
+use crate::config::{Config, HintAction, HintName};
+use crate::dns::Dns;
+
+pub use finding::{Finding, Severity, TxtRecord};
+pub use pair::Pair;
+pub use same_domain::Seen;
+pub use volume::Bulk;
+
+/// What DNS says against mail from this domain by this relay; the worst first.
+pub async fn by_dns(
+    dns: &dyn Dns,
+    config: &Config,
+    pair: &Pair,
+    to_itself: Seen,
+    bulk: &Bulk,
+) -> Vec<Finding> {
+    // An address literal has no records.
+    if pair.from.literal().is_some() {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    let own = spf::examine(dns, &pair.from, &pair.relay).await;
+    findings.extend(spf::findings(dns, pair, &own).await);
+    let mut sender = Some(own.clone());
+    if pair.sender.as_ref() != Some(&pair.from) {
+        sender = None;
+        if let Some(domain) = &pair.sender {
+            // Receivers ask this domain's record, so it must let the relay send, too.
+            let other = spf::examine(dns, domain, &pair.relay).await;
+            findings.extend(spf::findings(dns, pair, &other).await);
+            sender = Some(other);
+        }
+        findings.extend(spf::alignment(pair));
+    }
+    findings.extend(dmarc::findings(dns, pair, sender.as_ref()).await);
+    findings.extend(same_domain::finding(dns, config, pair, &own, to_itself).await);
+    findings.extend(blacklist::findings(dns, config, pair).await);
+    findings.extend(volume::findings(dns, config, pair, bulk).await);
+    wanted(config, findings)
+}
+
+/// What a message alone says against itself, of the hints that are looked for; the worst
+/// first.
+pub fn by_content(config: &Config, octets: &[u8], is_whole: bool, subject: &str) -> Vec<Finding> {
+    wanted(config, content::findings(octets, is_whole, subject))
+}
+
+/// Without what nobody looks for; the worst first.
+fn wanted(config: &Config, mut findings: Vec<Finding>) -> Vec<Finding> {
+    let off = |hint: HintName| config.hints.action(hint) == HintAction::Off;
+    findings.retain(|it| !off(it.hint));
+    findings.sort_by_key(|it| it.severity);
+    findings
+}

@@ -1,0 +1,165 @@
+//! Mail to one's own domain by somebody else's relay: a receiver that sees its own domain
+//! come from outside may take it for a forgery.
+
+use std::net::IpAddr;
+
+use super::finding::{Finding, Severity};
+use super::pair::Pair;
+use super::spf::{self, Examined, Standing};
+use crate::config::{Config, HintName, Host, Relay};
+use crate::dns::{self, Dns, MailServers};
+use crate::mail::Domain;
+
+/// Relays that are looked at for a remedy.
+const RELAYS_MAXIMUM: usize = 8;
+
+/// Whether such mail was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    /// No.
+    No,
+    /// Nobody asked about a certain message: it may come.
+    Possible,
+    /// Yes.
+    Yes,
+}
+
+/// Whether a receiver may refuse "its own" mail by this relay; `own` is the SPF of the
+/// From domain.
+pub async fn finding(
+    dns: &dyn Dns,
+    config: &Config,
+    pair: &Pair,
+    own: &Examined,
+    seen: Seen,
+) -> Option<Finding> {
+    if seen == Seen::No || matches!(own.standing, Standing::Authorised(_)) {
+        return None;
+    }
+    let from = &pair.from;
+    let servers = match dns::mail_servers(dns, from).await {
+        Ok(MailServers::Listed(servers)) => servers,
+        Ok(MailServers::Itself) => vec![from.ascii().to_owned()],
+        // It takes no mail, so none of its own either.
+        Ok(MailServers::Nobody) => return None,
+        Err(error) => {
+            let words = format!("{from} MX: {error}");
+            return Some(unknown(pair, words));
+        }
+    };
+    if is_among(dns, &pair.relay, &servers).await {
+        return None;
+    }
+    let mut evidence = vec![format!("{from} MX {}", servers.join(", "))];
+    match &own.standing {
+        Standing::Authorised(_) => return None,
+        Standing::Missing(what) => evidence.push(format!("SPF: {what}")),
+        Standing::Trouble(words) => return Some(unknown(pair, words.clone())),
+        Standing::NotConfigured => {
+            evidence.push(format!(
+                "neither spf-include nor outbound-ips of {}",
+                pair.relay.name
+            ));
+        }
+    }
+    // Without the relay's part of SPF nobody can tell; then it is no more than a question.
+    let severity = match (&own.standing, seen) {
+        (Standing::NotConfigured, _) => Severity::Unknown,
+        (_, Seen::Possible) => Severity::Notice,
+        _ => Severity::Warning,
+    };
+    Some(Finding {
+        hint: HintName::SameDomain,
+        severity,
+        subject: from.to_string(),
+        found: format!(
+            "mail from {from} to {from} leaves by {}, which is neither a mail server of that \
+             domain nor in its SPF: its own servers may refuse it as forged",
+            pair.relay.name
+        ),
+        evidence,
+        remedy: remedy(dns, config, pair, &servers).await,
+        record: None,
+    })
+}
+
+fn unknown(pair: &Pair, words: String) -> Finding {
+    Finding {
+        hint: HintName::SameDomain,
+        severity: Severity::Unknown,
+        subject: pair.from.to_string(),
+        found: format!(
+            "whether {} may send mail from {} to {} was not answered",
+            pair.relay.name, pair.from, pair.from
+        ),
+        evidence: vec![words],
+        remedy: "Nothing, if it works the next time; it is asked again.".to_owned(),
+        record: None,
+    }
+}
+
+/// Which configured relay is the domain's own.
+async fn remedy(dns: &dyn Dns, config: &Config, pair: &Pair, servers: &[String]) -> String {
+    let mut own = Vec::new();
+    let others = config
+        .relays
+        .values()
+        .filter(|it| it.name != pair.relay.name);
+    for relay in others.take(RELAYS_MAXIMUM) {
+        let authorised = spf::examine(dns, &pair.from, relay).await.standing;
+        if matches!(authorised, Standing::Authorised(_)) || is_among(dns, relay, servers).await {
+            own.push(relay.name.as_str());
+        }
+    }
+    match &own[..] {
+        [] => format!(
+            "No configured relay is authorised for {}: add {} to its SPF, or configure the \
+             domain's own server as a relay.",
+            pair.from, pair.relay.name
+        ),
+        [relay, ..] => format!(
+            "Send mail of {} by {}, which is authorised: penstock user add @{} --relay {relay}.",
+            pair.from,
+            own.join(" or "),
+            pair.from
+        ),
+    }
+}
+
+/// Whether the relay is one of these servers, by name or by address.
+pub async fn is_among(dns: &dyn Dns, relay: &Relay, servers: &[String]) -> bool {
+    let by_name = relay.servers.iter().any(|it| match &it.host {
+        Host::Mx(name) | Host::Name(name) => servers
+            .iter()
+            .any(|server| server.eq_ignore_ascii_case(name.ascii())),
+        Host::Address(_) => false,
+    });
+    if by_name {
+        return true;
+    }
+    let wanted: Vec<IpAddr> = relay
+        .servers
+        .iter()
+        .filter_map(|it| match it.host {
+            Host::Address(address) => Some(address),
+            Host::Mx(_) | Host::Name(_) => None,
+        })
+        .collect();
+    if wanted.is_empty() && relay.outbound_ips.is_empty() {
+        return false;
+    }
+    for server in servers.iter().take(RELAYS_MAXIMUM) {
+        for address in dns::addresses(dns, server).await.unwrap_or_default() {
+            let outbound = relay.outbound_ips.iter().any(|it| it.contains(&address));
+            if outbound || wanted.contains(&address) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Whether a recipient's domain is the sender's organisation.
+pub fn applies(from: &Domain, recipient: &Domain) -> bool {
+    super::organisation::same(from, recipient)
+}

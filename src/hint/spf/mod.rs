@@ -1,0 +1,456 @@
+//! SPF (RFC 7208): whether a domain's record lets a relay send for it.
+//!
+//! The relay's part is what the configuration says (`spf-include`, `outbound-ips`) or its
+//! provider documents; it is never guessed from the address of the submission host,
+//! which usually is not the one that mail leaves from.
+
+pub mod evaluate;
+mod macros;
+mod record;
+mod remedy;
+#[cfg(test)]
+mod spf_tests;
+#[cfg(test)]
+mod suite_tests;
+mod walk;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::finding::{Finding, Severity, TxtRecord};
+use super::pair::Pair;
+use super::provider;
+use crate::config::{HintName, Relay};
+use crate::dns::{self, Dns, MailServers};
+use crate::mail::Domain;
+
+use evaluate::{Client, LOOKUPS_MAXIMUM, Outcome, VOIDS_MAXIMUM, check_host};
+use remedy::{Addition, Proposal};
+pub use walk::{Published, Walk, walk};
+
+/// Addresses that are evaluated of one relay; of larger networks, some of each.
+const ADDRESSES_MAXIMUM: usize = 64;
+
+/// What a domain's SPF says about a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The relay may send; how that is known.
+    Authorised(String),
+    /// It may not, or only without saying so; what was found instead.
+    Missing(String),
+    /// Nobody said what the relay's part of SPF is.
+    NotConfigured,
+    /// DNS did not answer.
+    Trouble(String),
+}
+
+/// What is published at a domain, and what it says about the relay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examined {
+    /// The domain.
+    pub domain: Domain,
+    /// What stands there.
+    pub published: Published,
+    /// What it says about the relay.
+    pub standing: Standing,
+}
+
+/// Looks at the record of a domain for a relay.
+pub async fn examine(dns: &dyn Dns, domain: &Domain, relay: &Relay) -> Examined {
+    let published = walk(dns, domain.ascii()).await;
+    let standing = standing(dns, domain, relay, &published).await;
+    Examined {
+        domain: domain.clone(),
+        published,
+        standing,
+    }
+}
+
+/// Whether a domain's record authorises a relay.
+async fn standing(
+    dns: &dyn Dns,
+    domain: &Domain,
+    relay: &Relay,
+    published: &Published,
+) -> Standing {
+    let walk = match published {
+        Published::Unknown(words) => return Standing::Trouble(words.clone()),
+        Published::Nothing => return Standing::Missing("there is no SPF record".to_owned()),
+        Published::Several(_) => {
+            return Standing::Missing("several records are none (permerror)".to_owned());
+        }
+        Published::Wrong(_, what) => return Standing::Missing(format!("permerror: {what}")),
+        Published::One(walk) => walk,
+    };
+    if !relay.outbound_ips.is_empty() {
+        return by_address(dns, domain, &relay.outbound_ips).await;
+    }
+    let Some((include, source)) = provider::include(relay) else {
+        return Standing::NotConfigured;
+    };
+    by_include(domain, walk, &include, source)
+}
+
+fn by_include(domain: &Domain, walk: &Walk, include: &Domain, source: &str) -> Standing {
+    // The domain's own record is the one that others shall include.
+    if domain == include {
+        return Standing::Authorised(format!("{domain} is the relay's own SPF domain"));
+    }
+    match walk.includes(include.ascii()) {
+        Some(found) if found.passes => Standing::Authorised(found.path.join(" → ")),
+        Some(found) => Standing::Missing(format!(
+            "{} is included, but not to pass",
+            found.path.join(" → ")
+        )),
+        // What DNS kept to itself may be the include that is looked for.
+        None if !walk.troubled.is_empty() => Standing::Trouble(walk.troubled.join("; ")),
+        None => Standing::Missing(format!("no include of {include} ({source})")),
+    }
+}
+
+async fn by_address(dns: &dyn Dns, domain: &Domain, networks: &[IpNet]) -> Standing {
+    let mut how = String::new();
+    for address in samples(networks) {
+        let client = Client {
+            address,
+            local: "postmaster",
+            domain: domain.ascii(),
+            helo: domain.ascii(),
+        };
+        let found = check_host(dns, domain.ascii(), client).await;
+        let words = format!("{address}: {} ({})", found.outcome.name(), found.because);
+        match found.outcome {
+            Outcome::Pass => how = words,
+            Outcome::TempError => return Standing::Trouble(words),
+            Outcome::None
+            | Outcome::Neutral
+            | Outcome::Fail
+            | Outcome::SoftFail
+            | Outcome::PermError => return Standing::Missing(words),
+        }
+    }
+    Standing::Authorised(how)
+}
+
+/// Every address of small networks; of larger ones the ends, and some between.
+pub fn samples(networks: &[IpNet]) -> Vec<IpAddr> {
+    let share = (ADDRESSES_MAXIMUM / networks.len().max(1)).max(1);
+    let mut samples = Vec::new();
+    for network in networks.iter().take(ADDRESSES_MAXIMUM) {
+        let bits = network.max_prefix_len() - network.prefix_len();
+        let all = bits < 6 && 1 << bits <= share;
+        let hosts: Vec<IpAddr> = match all {
+            true => addresses(network).collect(),
+            false => [network.network(), network.broadcast()]
+                .into_iter()
+                .chain(addresses(network).skip(1).take(share.saturating_sub(2)))
+                .take(share)
+                .collect(),
+        };
+        samples.extend(hosts);
+    }
+    samples
+}
+
+/// The addresses of a network from its first to its last.
+fn addresses(network: &IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+    match (network.network(), network.broadcast()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Box::new((first.to_bits()..=last.to_bits()).map(|it| IpAddr::V4(it.into())))
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Box::new((first.to_bits()..=last.to_bits()).map(|it| IpAddr::V6(it.into())))
+        }
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// What is wrong with SPF for a pair.
+pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Finding> {
+    let domain = &examined.domain;
+    let relay = &pair.relay.name;
+    let addition = addition(dns, &pair.relay).await;
+    let say = |hint, severity, found: String| Finding {
+        hint,
+        severity,
+        subject: domain.to_string(),
+        found,
+        evidence: evidence(examined),
+        remedy: String::new(),
+        record: None,
+    };
+    let mut findings = Vec::new();
+    match &examined.published {
+        Published::Unknown(words) => {
+            let mut it = say(
+                HintName::SpfMissing,
+                Severity::Unknown,
+                format!("the SPF record of {domain} could not be asked for"),
+            );
+            it.evidence = vec![words.clone()];
+            it.remedy = "Nothing, if it works the next time; it is asked again.".to_owned();
+            return vec![it];
+        }
+        Published::Nothing => {
+            let servers = dns::mail_servers(dns, domain).await;
+            let proposal = remedy::first(&addition, matches!(servers, Ok(MailServers::Listed(_))));
+            let found =
+                format!("{domain} has no SPF record: nobody can tell that {relay} may send for it");
+            let it = say(HintName::SpfMissing, Severity::Serious, found);
+            return vec![with(it, domain, proposal, "Publish an SPF record:")];
+        }
+        Published::Several(texts) => {
+            let found = format!(
+                "{domain} has {} SPF records; receivers then heed none of them (permerror)",
+                texts.len()
+            );
+            let it = say(HintName::SpfSeveral, Severity::Serious, found);
+            let proposal = remedy::merged(texts, &addition);
+            return vec![with(
+                it,
+                domain,
+                proposal,
+                "Publish one instead of all of them:",
+            )];
+        }
+        Published::Wrong(text, what) => {
+            let found =
+                format!("receivers cannot read the SPF record of {domain} (permerror): {what}");
+            let it = say(HintName::SpfSyntax, Severity::Serious, found);
+            let proposal = remedy::corrected(text, &addition);
+            return vec![with(it, domain, proposal, "Publish instead:")];
+        }
+        Published::One(walk) => {
+            findings.extend(of_walk(walk, domain, &say));
+            if let Some(it) = of_standing(walk, examined, &addition, relay, &say) {
+                findings.push(it);
+            }
+        }
+    }
+    findings
+}
+
+/// What is wrong with the record whoever sends.
+fn of_walk(
+    walk: &Walk,
+    domain: &Domain,
+    say: &impl Fn(HintName, Severity, String) -> Finding,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(first) = walk.wrong.first() {
+        let found = format!(
+            "the SPF record of {domain} leads to one that is missing or cannot be read \
+             (permerror): {first}"
+        );
+        let mut it = say(HintName::SpfSyntax, Severity::Serious, found);
+        it.evidence.extend(walk.wrong.iter().skip(1).cloned());
+        it.remedy = "Take that include out, or have its owner repair it.".to_owned();
+        findings.push(it);
+    }
+    if walk.lookups > LOOKUPS_MAXIMUM {
+        let found = format!(
+            "the SPF record of {domain} needs {} look-ups and may need {LOOKUPS_MAXIMUM}: \
+             receivers that get that far give up (permerror)",
+            walk.lookups
+        );
+        let mut it = say(HintName::SpfLookups, Severity::Serious, found);
+        it.evidence.extend(
+            walk.terms
+                .iter()
+                .filter(|it| it.lookups > 0)
+                .map(|it| format!("{}: {}", it.text, plural(it.lookups, "look-up"))),
+        );
+        // A term for the relay, if it needs one, is the matter of another finding.
+        let none = Addition::default();
+        findings.push(with(
+            it,
+            domain,
+            remedy::extended(walk, &none),
+            "Publish instead:",
+        ));
+    }
+    if walk.voids.len() > VOIDS_MAXIMUM {
+        let found = format!(
+            "{} look-ups of the SPF record of {domain} find nothing; after {VOIDS_MAXIMUM} \
+             receivers may give up (permerror)",
+            walk.voids.len()
+        );
+        let mut it = say(HintName::SpfVoidLookups, Severity::Warning, found);
+        it.evidence.extend(
+            walk.voids
+                .iter()
+                .map(|(place, term)| format!("{place}: {term} finds nothing")),
+        );
+        it.remedy = "Take out the terms that find nothing.".to_owned();
+        let own: Vec<&str> = walk
+            .terms
+            .iter()
+            .filter(|it| it.void)
+            .map(|it| it.text.as_str())
+            .collect();
+        if !own.is_empty() {
+            let kept: Vec<&str> = record::terms(&walk.text)
+                .filter(|it| !own.contains(it))
+                .collect();
+            it.remedy = "Publish instead:".to_owned();
+            it.record = Some(TxtRecord {
+                name: domain.ascii().to_owned(),
+                text: format!("v=spf1 {}", kept.join(" ")),
+            });
+        }
+        findings.push(it);
+    }
+    if let Some(way) = &walk.passes_all {
+        let found = format!("the SPF record of {domain} lets everybody send for it: {way}");
+        let it = say(HintName::SpfPassAll, Severity::Warning, found);
+        let own = record::terms(&walk.text).any(|it| {
+            matches!(it.to_ascii_lowercase().as_str(), "all" | "+all") || it.ends_with("/0")
+        });
+        findings.push(match own {
+            true => with(
+                it,
+                domain,
+                remedy::tightened(&walk.text),
+                "Publish instead:",
+            ),
+            false => Finding {
+                remedy: "Take out the include that leads there.".to_owned(),
+                ..it
+            },
+        });
+    }
+    findings
+}
+
+/// Whether the relay may send.
+fn of_standing(
+    walk: &Walk,
+    examined: &Examined,
+    addition: &Addition,
+    relay: &str,
+    say: &impl Fn(HintName, Severity, String) -> Finding,
+) -> Option<Finding> {
+    let domain = &examined.domain;
+    match &examined.standing {
+        Standing::Authorised(_) => None,
+        Standing::Missing(what) => {
+            let found = format!("the SPF record of {domain} does not authorise {relay}: {what}");
+            let it = say(HintName::SpfRelayMissing, Severity::Serious, found);
+            let proposal = remedy::extended(walk, addition);
+            // By the addresses it may fail for another reason than a missing term.
+            if proposal.text.as_deref() == Some(walk.text.as_str()) {
+                return Some(Finding {
+                    remedy: "The term for the relay stands there; repair what is said above."
+                        .to_owned(),
+                    ..it
+                });
+            }
+            Some(with(it, domain, proposal, "Publish instead:"))
+        }
+        Standing::NotConfigured => {
+            let found =
+                format!("whether the SPF record of {domain} authorises {relay} cannot be told");
+            Some(Finding {
+                remedy: format!(
+                    "Ask the relay's provider what senders' SPF must include, and write it: \
+                     penstock relay set {relay} --spf-include DOMAIN, or outbound-ips in \
+                     [relays.{relay}]."
+                ),
+                ..say(HintName::SpfRelayMissing, Severity::Unknown, found)
+            })
+        }
+        Standing::Trouble(words) => {
+            let found =
+                format!("whether the SPF record of {domain} authorises {relay} was not answered");
+            let mut it = say(HintName::SpfRelayMissing, Severity::Unknown, found);
+            it.evidence.push(words.clone());
+            it.remedy = "Nothing, if it works the next time; it is asked again.".to_owned();
+            Some(it)
+        }
+    }
+}
+
+/// Whether receivers ask the From domain's record at all.
+pub fn alignment(pair: &Pair) -> Option<Finding> {
+    let sender = pair.sender.as_ref()?;
+    if super::organisation::same(sender, &pair.from) {
+        return None;
+    }
+    Some(Finding {
+        hint: HintName::SpfAlignment,
+        severity: Severity::Notice,
+        subject: pair.from.to_string(),
+        found: format!(
+            "mail from {} leaves {} with a reverse-path at {sender}: receivers ask the SPF record \
+             of {sender}, and DMARC does not count it for {}",
+            pair.from, pair.relay.name, pair.from
+        ),
+        evidence: vec![pair.sender_words()],
+        remedy: format!(
+            "If nothing needs that reverse-path: penstock relay set {} --reverse-path from. \
+             Otherwise the relay must sign with DKIM for {}.",
+            pair.relay.name, pair.from
+        ),
+        record: None,
+    })
+}
+
+/// What the relay needs in a record.
+async fn addition(dns: &dyn Dns, relay: &Relay) -> Addition {
+    let Some((domain, _)) = provider::include(relay) else {
+        return Addition {
+            include: None,
+            networks: relay.outbound_ips.clone(),
+        };
+    };
+    // The cost of what cannot be asked is taken for nothing.
+    let cost = match walk(dns, domain.ascii()).await {
+        Published::One(walk) => walk.lookups,
+        _ => 0,
+    };
+    Addition {
+        include: Some((domain, cost)),
+        networks: relay.outbound_ips.clone(),
+    }
+}
+
+/// A finding with the record that is its remedy.
+fn with(mut finding: Finding, domain: &Domain, proposal: Proposal, lead: &str) -> Finding {
+    let Proposal { text, notes } = proposal;
+    let words = notes.join(" ");
+    finding.remedy = match (&text, words.is_empty()) {
+        (Some(_), true) => lead.to_owned(),
+        (Some(_), false) => format!("{words} {lead}"),
+        (None, _) => words,
+    };
+    finding.record = text.map(|text| TxtRecord {
+        name: domain.ascii().to_owned(),
+        text,
+    });
+    finding
+}
+
+/// The records that were seen, as they stand.
+fn evidence(examined: &Examined) -> Vec<String> {
+    let domain = &examined.domain;
+    let line = |name: &str, text: &str| format!("{name} TXT \"{text}\"");
+    match &examined.published {
+        Published::Nothing => vec![format!("{domain} TXT: no record begins with v=spf1")],
+        Published::Several(texts) => texts.iter().map(|it| line(domain.ascii(), it)).collect(),
+        Published::Wrong(text, _) => vec![line(domain.ascii(), text)],
+        Published::Unknown(words) => vec![words.clone()],
+        Published::One(walk) => {
+            let mut lines = vec![line(domain.ascii(), &walk.text)];
+            lines.extend(walk.followed.iter().map(|it| line(&it.domain, &it.text)));
+            lines
+        }
+    }
+}
+
+fn plural(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}

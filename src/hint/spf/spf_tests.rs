@@ -1,0 +1,251 @@
+//! SPF hints against names in memory: what is found, how bad it is, what to publish.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::config::Config;
+use crate::dns::Zone;
+use crate::mail::Mailbox;
+
+fn pair(relay: &str) -> Pair {
+    let config = Config::parse(
+        &format!("[relays.own]\nserver = \"[smtp.relay.example]:587\"\n{relay}\n"),
+        "",
+    )
+    .unwrap();
+    let from = Mailbox::parse("jan@a.example").unwrap();
+    Pair::new(&from, Arc::new(config.relays["own"].clone()), None)
+}
+
+/// Name, severity, and the record to publish.
+async fn found(zone: &Zone, relay: &str) -> Vec<(&'static str, Severity, Option<String>)> {
+    let pair = pair(relay);
+    let examined = examine(zone, &pair.from, &pair.relay).await;
+    findings(zone, &pair, &examined)
+        .await
+        .into_iter()
+        .map(|it| (it.hint.name(), it.severity, it.record.map(|it| it.text)))
+        .collect()
+}
+
+const INCLUDE: &str = "spf-include = \"spf.relay.example\"";
+
+fn zone(text: &str) -> Zone {
+    Zone::default()
+        .text("a.example", text)
+        .text("a.example", "something else")
+        .mx("a.example", 1, "mx.a.example")
+        .address("mx.a.example", "192.0.2.25")
+        .text("spf.relay.example", "v=spf1 ip4:198.51.100.0/24 -all")
+}
+
+#[tokio::test]
+async fn a_record_that_lets_the_relay_send_has_nothing_against_it() {
+    for (text, relay) in [
+        ("v=spf1 include:spf.relay.example -all", INCLUDE),
+        ("v=spf1 mx redirect=spf.relay.example", INCLUDE),
+        (
+            "v=spf1 ip4:198.51.100.7 -all",
+            "outbound-ips = [\"198.51.100.7\"]",
+        ),
+        ("v=spf1 mx -all", "outbound-ips = [\"192.0.2.25\"]"),
+    ] {
+        assert_eq!(found(&zone(text), relay).await, [], "{text}");
+    }
+    let nested = zone("v=spf1 include:b.example ~all")
+        .text("b.example", "v=spf1 include:SPF.Relay.Example ?all");
+    assert_eq!(found(&nested, INCLUDE).await, []);
+    let examined = examine(&nested, &pair(INCLUDE).from, &pair(INCLUDE).relay).await;
+    assert_eq!(
+        examined.standing,
+        Standing::Authorised("a.example → b.example → spf.relay.example".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_record_without_the_relay_is_shown_with_it() {
+    let text = |it: &str| Some(it.to_owned());
+    assert_eq!(
+        found(&zone("v=spf1 mx -all"), INCLUDE).await,
+        [(
+            "spf-relay-missing",
+            Severity::Serious,
+            text("v=spf1 mx include:spf.relay.example -all")
+        )]
+    );
+    // By address: the term is an address, and what is included counts by what it says.
+    assert_eq!(
+        found(
+            &zone("v=spf1 mx -all"),
+            "outbound-ips = [\"203.0.113.0/31\"]"
+        )
+        .await,
+        [(
+            "spf-relay-missing",
+            Severity::Serious,
+            text("v=spf1 mx ip4:203.0.113.0/31 -all")
+        )]
+    );
+    // There, but not to pass.
+    assert_eq!(
+        found(&zone("v=spf1 ?include:spf.relay.example -all"), INCLUDE).await,
+        [(
+            "spf-relay-missing",
+            Severity::Serious,
+            text("v=spf1 include:spf.relay.example -all")
+        )]
+    );
+    // Nobody said what the relay needs: that is not known, and not guessed.
+    let unknown = found(&zone("v=spf1 mx -all"), "").await;
+    assert_eq!(unknown, [("spf-relay-missing", Severity::Unknown, None)]);
+}
+
+#[tokio::test]
+async fn no_record_several_and_a_wrong_one_have_a_remedy_that_is_right() {
+    let none = Zone::default()
+        .mx("a.example", 1, "mx.a.example")
+        .text("spf.relay.example", "v=spf1 -all");
+    let several = zone("v=spf1 mx -all").text("a.example", "v=spf1 ip4:192.0.2.1 ~all");
+    let cases = [
+        (
+            none,
+            "spf-missing",
+            "v=spf1 mx include:spf.relay.example ~all",
+        ),
+        (
+            several,
+            "spf-several",
+            "v=spf1 mx ip4:192.0.2.1 include:spf.relay.example ~all",
+        ),
+        (
+            zone("v=spf1 ip:192.0.2.1 mx -all"),
+            "spf-syntax",
+            "v=spf1 ip4:192.0.2.1 mx include:spf.relay.example -all",
+        ),
+    ];
+    for (zone, hint, record) in cases {
+        let meant = (hint, Severity::Serious, Some(record.to_owned()));
+        assert_eq!(found(&zone, INCLUDE).await, [meant]);
+        // What is proposed has nothing against it any more.
+        let published = Zone::default()
+            .text("a.example", record)
+            .mx("a.example", 1, "mx.a.example")
+            .address("mx.a.example", "192.0.2.25")
+            .text("spf.relay.example", "v=spf1 -all");
+        assert_eq!(found(&published, INCLUDE).await, []);
+    }
+}
+
+#[tokio::test]
+async fn more_than_ten_look_ups_are_counted_along_all_includes() {
+    let mut text = "v=spf1 include:spf.relay.example".to_owned();
+    let mut chain = zone("");
+    for number in 0..5 {
+        text.push_str(&format!(" include:i{number}.example"));
+        chain = chain
+            .text(
+                &format!("i{number}.example"),
+                &format!("v=spf1 a:h{number}.example -all"),
+            )
+            .address(&format!("h{number}.example"), "192.0.2.7");
+    }
+    let exactly = chain.clone().text("a.example", &format!("{text} -all"));
+    // The first text of a.example is empty, and no SPF record.
+    let walked = walk(&exactly, "a.example").await;
+    let Published::One(walked) = walked else {
+        panic!("{walked:?}")
+    };
+    assert_eq!(walked.lookups, 11);
+    let found = found(&exactly, INCLUDE).await;
+    assert_eq!(found[0].0, "spf-lookups");
+    assert_eq!(found[0].1, Severity::Serious);
+    // Its owner has to decide what goes: no term of it is ours to write otherwise.
+    assert_eq!(found[0].2, None);
+
+    let fits = chain.text(
+        "a.example",
+        &format!("{} mx -all", text.replace(" include:i4.example", "")),
+    );
+    assert_eq!(super::spf_tests::found(&fits, INCLUDE).await, []);
+}
+
+#[tokio::test]
+async fn void_look_ups_everybody_and_loops_are_found_wherever_they_stand() {
+    let names = async |text: &str| -> Vec<&'static str> {
+        let zone = zone(text)
+            .text("loop.example", "v=spf1 include:loop.example -all")
+            .text("open.example", "v=spf1 ip4:0.0.0.0/0 -all")
+            .text("empty.example", "nothing");
+        found(&zone, INCLUDE)
+            .await
+            .into_iter()
+            .map(|it| it.0)
+            .collect()
+    };
+    let with = |terms: &str| format!("v=spf1 include:spf.relay.example {terms}");
+    assert_eq!(
+        names(&with("a:x.example a:y.example -all")).await,
+        Vec::<&str>::new()
+    );
+    assert_eq!(
+        names(&with("a:x.example mx:y.example exists:z.example -all")).await,
+        ["spf-void-lookups"]
+    );
+    assert_eq!(names(&with("+all")).await, ["spf-pass-all"]);
+    assert_eq!(
+        names(&with("include:open.example -all")).await,
+        ["spf-pass-all"]
+    );
+    // Behind a qualifier that does not pass it harms nobody.
+    assert_eq!(
+        names(&with("?include:open.example -all")).await,
+        Vec::<&str>::new()
+    );
+    assert_eq!(
+        names(&with("include:loop.example -all")).await,
+        ["spf-syntax"]
+    );
+    assert_eq!(
+        names(&with("include:empty.example -all")).await,
+        ["spf-syntax"]
+    );
+}
+
+#[tokio::test]
+async fn trouble_in_dns_is_unknown_and_no_finding() {
+    let slow = Zone::default().trouble("a.example");
+    assert_eq!(
+        found(&slow, INCLUDE).await,
+        [("spf-missing", Severity::Unknown, None)]
+    );
+    let half = zone("v=spf1 include:slow.example -all").trouble("slow.example");
+    assert_eq!(
+        found(&half, INCLUDE).await,
+        [("spf-relay-missing", Severity::Unknown, None)]
+    );
+    let found = found(&half, "outbound-ips = [\"203.0.113.1\"]").await;
+    assert_eq!(found, [("spf-relay-missing", Severity::Unknown, None)]);
+}
+
+#[test]
+fn a_reverse_path_elsewhere_is_told() {
+    assert_eq!(alignment(&pair("reverse-path = \"from\"")), None);
+    assert_eq!(
+        alignment(&pair("reverse-path = \"x@bounce.a.example\"")),
+        None
+    );
+    let elsewhere = alignment(&pair("reverse-path = \"x@relay.example\"")).unwrap();
+    assert_eq!(elsewhere.hint, HintName::SpfAlignment);
+    assert!(elsewhere.found.contains("reverse-path at relay.example"));
+}
+
+#[test]
+fn of_a_large_network_its_ends_and_some_between_are_evaluated() {
+    let samples = |text: &str| samples(&[text.parse().unwrap()]);
+    assert_eq!(samples("192.0.2.0/28").len(), 16);
+    assert_eq!(samples("192.0.2.1/32").len(), 1);
+    let large = samples("10.0.0.0/8");
+    assert_eq!(large.len(), 64);
+    assert!(large.contains(&"10.255.255.255".parse().unwrap()));
+    assert_eq!(samples("2001:db8::/32").len(), 64);
+}

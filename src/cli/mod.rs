@@ -6,6 +6,7 @@
 //! arrive, so their length costs no memory.
 
 mod change;
+mod check;
 pub mod config;
 mod context;
 mod demo;
@@ -13,6 +14,7 @@ pub mod edit;
 mod exit;
 mod explain;
 mod filter;
+mod hints;
 mod import;
 mod limits;
 mod offline;
@@ -100,6 +102,10 @@ enum Verb {
     Top(top::TopArgs),
     /// Which relay a From address gets, and why
     Route(route::RouteArgs),
+    /// What would hurt delivery: of addresses, of a message, or of all that is configured
+    Check(check::CheckArgs),
+    /// What hurts delivery of the mail that goes through now
+    Hints(hints::HintsArgs),
     /// What a refusal means and what to do: penstock explain "553 sorry, ..."
     Explain(explain::ExplainArgs),
     /// The configuration: checked, or with every value that takes effect
@@ -195,6 +201,8 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
         Verb::Import(verb) => import::import(context, verb),
         Verb::Top(args) => top::top(context, args),
         Verb::Route(args) => route::route(context, args),
+        Verb::Check(args) => check::check(context, args),
+        Verb::Hints(args) => hints::hints(context, args),
         Verb::Explain(args) => explain::explain(context, args),
         Verb::Reload => status::reload(context),
         Verb::Sendmail { mut arguments } => {

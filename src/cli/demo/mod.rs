@@ -100,7 +100,7 @@ fn relays() -> [Relay; 2] {
 fn configuration(running: &[(&str, Running)]) -> String {
     let mut text = "hostname = \"demo.penstock.example\"\ndefault-relay = \"noord\"\n\
          [[listen]]\naddress = \"127.0.0.1:0\"\n[spool]\npath = \"state\"\nmin-free = \"1MB\"\n\
-         [retry]\nfirst = \"2s\"\nmax = \"4s\"\n"
+         [hints]\ndns = false\n[retry]\nfirst = \"2s\"\nmax = \"4s\"\n"
         .to_owned();
     for (relay, limits) in relays().iter().zip([
         "batch-messages = 10, batch-interval = \"3s\", batch-window = \"3s\"",

@@ -153,7 +153,7 @@ pub struct Verified {
 pub struct HintReport {
     /// Its name in the configuration, like `spf-relay-missing`.
     pub hint: String,
-    /// How bad: `info`, `warning` or `severe`.
+    /// How bad: `serious`, `warning`, `notice` or `unknown`.
     pub severity: String,
     /// What it is about: a domain, an address, a message.
     pub subject: String,
@@ -161,11 +161,15 @@ pub struct HintReport {
     pub relay: Option<String>,
     /// What was found, in a sentence.
     pub found: String,
-    /// What it was seen in: the DNS answer, the header field.
-    pub evidence: String,
-    /// What to do, ready to paste.
+    /// What it was seen in: the DNS answers, the figures.
+    pub evidence: Vec<String>,
+    /// What to do, in words.
     pub remedy: String,
-    /// In how many messages it was seen.
+    /// The TXT record to publish, as in a zone file, on one line.
+    pub record: Option<String>,
+    /// What is done about it: `log`, `hold` or `reject`.
+    pub action: String,
+    /// In how many messages it was seen; zero: nobody sent any yet.
     pub messages: u64,
     /// When it was last seen.
     pub last_seen: Timestamp,

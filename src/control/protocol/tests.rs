@@ -589,19 +589,22 @@ fn status_top_hints_and_reload_are_spelt_like_this() {
     pinned(
         Item::Hint(Box::new(HintReport {
             hint: "spf-relay-missing".into(),
-            severity: "severe".into(),
+            severity: "serious".into(),
             subject: "uwdomein.nl".into(),
             relay: Some("own".into()),
             found: "SPF does not include the relay".into(),
-            evidence: "v=spf1 mx -all".into(),
-            remedy: "v=spf1 mx include:spf.uwdomein.nl -all".into(),
+            evidence: vec!["uwdomein.nl TXT \"v=spf1 mx -all\"".into()],
+            remedy: "Publish instead:".into(),
+            record: Some("uwdomein.nl. IN TXT \"v=spf1 mx include:s.nl -all\"".into()),
+            action: "log".into(),
             messages: 9,
             last_seen: at("12:00:00"),
         })),
-        r#"{"hint":{"hint":"spf-relay-missing","severity":"severe","subject":"uwdomein.nl",
-           "relay":"own","found":"SPF does not include the relay","evidence":"v=spf1 mx -all",
-           "remedy":"v=spf1 mx include:spf.uwdomein.nl -all","messages":9,
-           "last_seen":"2026-11-21T12:00:00Z"}}"#,
+        r#"{"hint":{"hint":"spf-relay-missing","severity":"serious","subject":"uwdomein.nl",
+           "relay":"own","found":"SPF does not include the relay",
+           "evidence":["uwdomein.nl TXT \"v=spf1 mx -all\""],"remedy":"Publish instead:",
+           "record":"uwdomein.nl. IN TXT \"v=spf1 mx include:s.nl -all\"","action":"log",
+           "messages":9,"last_seen":"2026-11-21T12:00:00Z"}}"#,
     );
     pinned(
         Item::Reload(ReloadReport {

@@ -38,7 +38,8 @@ impl Connection {
             from: &envelope.from,
             header: &header,
             relay: &envelope.relay,
-            recipients: envelope.recipients.len(),
+            reverse_path: &envelope.reverse_path,
+            recipients: &envelope.recipients,
             at: envelope.accepted,
         });
         envelope.mailing = assignment.mailing;
@@ -119,7 +120,8 @@ impl Connection {
         header: &Header,
         content: Content,
     ) -> Result<(Content, Option<Hold>), Reply> {
-        let Some(check) = self.shared.hooks.content_check.clone() else {
+        let check = self.shared.hooks.content_check.clone();
+        let Some(check) = check.filter(|_| self.live.config.hints.judges_content()) else {
             return Ok((content, None));
         };
         let deadline = Instant::now() + CHECK_PATIENCE;

@@ -39,7 +39,7 @@ use tracing::{debug, warn};
 use crate::clock::Clock;
 use crate::config::{Config, Listener};
 use crate::mail::header::Header;
-use crate::mail::{Envelope, Hold, Mailbox, Mailing};
+use crate::mail::{Envelope, Hold, Mailbox, Mailing, Recipient, ReversePath};
 use crate::route::Directory;
 use crate::spool::Spool;
 use crate::tls::ServerTls;
@@ -70,8 +70,9 @@ pub struct Live {
 pub struct Hooks {
     /// Which mailing it belongs to, and whether it is held from the start.
     pub assign: Arc<dyn Fn(&Candidate<'_>) -> Assignment + Send + Sync>,
-    /// Looks into the content before it is accepted; may block, and is cut off after a
-    /// few seconds. It sees the first 256 KiB.
+    /// Looks into the content before it is accepted, where the configuration wants mail
+    /// held or refused for it; may block, and is cut off after a few seconds. It sees the
+    /// first 256 KiB.
     pub content_check: Option<Arc<ContentCheck>>,
     /// Whether a relay that wants verification has it.
     pub is_active: Arc<dyn Fn(&str) -> bool + Send + Sync>,
@@ -97,8 +98,10 @@ pub struct Candidate<'a> {
     pub header: &'a Header,
     /// The name of its relay.
     pub relay: &'a str,
-    /// How many recipients it has.
-    pub recipients: usize,
+    /// Its reverse-path as the client said it.
+    pub reverse_path: &'a ReversePath,
+    /// Whom it goes to.
+    pub recipients: &'a [Recipient],
     /// When it is accepted.
     pub at: Timestamp,
 }

@@ -24,6 +24,7 @@ use crate::spool::{self, Lookup, Spool, SpoolError};
 use crate::verify::{self, Token};
 
 use super::desk::{Desk, Stopping};
+use super::hinting::Hints;
 use super::lifecycle::Lifecycle;
 use super::reload::Reloader;
 use super::transaction::Office;
@@ -56,6 +57,8 @@ pub struct Answers {
     pub shared: Arc<Shared>,
     /// The way to relays.
     pub office: Arc<Office>,
+    /// What hurts delivery.
+    pub hints: Hints,
 }
 
 /// Why a request was not answered; the client is told.
@@ -160,8 +163,14 @@ impl Answers {
                 let confirmed = self.relay_confirm(&token, by).await?;
                 to.item(Item::Verified(confirmed)).await?;
             }
-            Request::Hints { .. } => {
-                return Err(bad_request("this penstockd does not know that verb yet"));
+            Request::Hints { relay } => {
+                if let Some(relay) = &relay {
+                    self.known_relay(relay)?;
+                }
+                let config = self.live.borrow().config.clone();
+                for report in self.hints.reports(&config, relay.as_deref()) {
+                    to.item(Item::Hint(Box::new(report))).await?;
+                }
             }
             Request::RelayList { relay } => self.relays(relay, to).await?,
             Request::RelayPause { relay, note } => {

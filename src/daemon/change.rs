@@ -85,7 +85,7 @@ impl Delivery {
     }
 
     /// A message in the spool became another one.
-    fn replaced(&mut self, before: &Envelope, next: &Envelope) {
+    pub(super) fn replaced(&mut self, before: &Envelope, next: &Envelope) {
         if let Some(item) = Waiting::of(before) {
             self.release.removed(&item, self.office.clock.moment());
         }

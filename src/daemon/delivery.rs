@@ -246,6 +246,7 @@ impl Delivery {
             // Noticed before the next plan.
             Event::Reloaded => {}
             Event::Change(change) => self.change(change).await,
+            Event::HoldForHint(messages) => self.hold_for_hint(messages).await,
             Event::Situations(messages, answer) => {
                 let told = messages.iter().map(|it| self.situation(it)).collect();
                 answer.send(told).ok();

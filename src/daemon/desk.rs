@@ -35,6 +35,8 @@ pub enum Event {
     Reloaded,
     /// An administrator changes messages.
     Change(Change),
+    /// A look found that these are to be held, and why.
+    HoldForHint(Vec<(QueueId, String)>),
     /// Why messages wait, in the order of the question.
     Situations(Vec<Envelope>, oneshot::Sender<Vec<Situation>>),
     /// How the relays are: all of them, or the one with this name.

@@ -23,6 +23,7 @@ use crate::verify::Confirmations;
 
 use super::StartError;
 use super::desk::Desk;
+use super::hinting::{self, Coming, Hints};
 use super::lifecycle::Lifecycle;
 use super::sockets::{Inherited, SocketError};
 
@@ -51,7 +52,7 @@ pub async fn shared(
     live: &watch::Receiver<Arc<Live>>,
     spool: &Spool,
     clock: &Clock,
-    desk: &Desk,
+    (desk, hints): (&Desk, &Hints),
     confirmations: &Confirmations,
     limits: CrowdLimits,
     patience: Duration,
@@ -69,11 +70,11 @@ pub async fn shared(
     let (seen, time) = (live.clone(), clock.clone());
     let told = desk.clone();
     let (routed, confirmations) = (live.clone(), confirmations.clone());
+    let (known, looking) = (hints.clone(), hints.clone());
     let hooks = Hooks {
         assign: Arc::new(move |candidate| {
-            let limit = seen
-                .borrow()
-                .config
+            let config = seen.borrow().config.clone();
+            let limit = config
                 .relays
                 .get(candidate.relay)
                 .and_then(|relay| relay.limits.mailing_limit);
@@ -90,10 +91,10 @@ pub async fn shared(
             });
             Assignment {
                 mailing: assigned.mailing,
-                hold,
+                hold: hold.or_else(|| known.hold(&config, &coming(candidate), moment.wall)),
             }
         }),
-        content_check: None,
+        content_check: Some(hinting::content_check(live.clone(), clock.clone())),
         is_active: Arc::new(move |relay| {
             let live = routed.borrow();
             let relay = live.config.relays.get(relay);
@@ -103,6 +104,7 @@ pub async fn shared(
             if let Some(item) = Waiting::of(envelope) {
                 told.accepted(item);
             }
+            looking.accepted(envelope);
         }),
     };
     Shared::new(
@@ -113,6 +115,15 @@ pub async fn shared(
         limits,
         patience,
     )
+}
+
+fn coming<'a>(candidate: &accept::Candidate<'a>) -> Coming<'a> {
+    Coming {
+        from: candidate.from,
+        relay: candidate.relay,
+        reverse_path: candidate.reverse_path,
+        to: candidate.recipients,
+    }
 }
 
 /// The listeners that run.

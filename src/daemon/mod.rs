@@ -10,6 +10,7 @@ mod answers;
 mod change;
 pub mod delivery;
 mod desk;
+mod hinting;
 mod intake;
 mod lifecycle;
 pub mod log;
@@ -47,6 +48,7 @@ use crate::verify::Confirmations;
 use answers::Answers;
 use delivery::Delivery;
 use desk::Desk;
+use hinting::{Hinting, Hints};
 use intake::Intake;
 use lifecycle::Lifecycle;
 use reload::{Reloader, Requests};
@@ -211,6 +213,7 @@ pub fn main(config: &Path) -> ExitCode {
 pub struct Daemon {
     spool: Spool,
     intake: Intake,
+    looking: Lifecycle,
     deliveries: Lifecycle,
     controls: Lifecycle,
     stop_control: watch::Sender<bool>,
@@ -264,7 +267,7 @@ impl Daemon {
         let deliveries = Lifecycle::default();
         let office = Arc::new(Office {
             spool: spool.clone(),
-            pool: Pool::new(dns, clock.clone()),
+            pool: Pool::new(dns.clone(), clock.clone()),
             live: seen.clone(),
             rules: refusal_rules,
             clock: clock.clone(),
@@ -280,11 +283,25 @@ impl Daemon {
         );
         deliveries.spawn(delivery.run());
 
+        let (hints, accepted) = Hints::new();
+        let looking = Lifecycle::default();
+        let hinting = Hinting {
+            hints: hints.clone(),
+            accepted,
+            live: seen.clone(),
+            spool: spool.clone(),
+            desk: desk.clone(),
+            dns,
+            clock: clock.clone(),
+            lifecycle: looking.clone(),
+        };
+        looking.spawn(hinting.run());
+
         let shared = intake::shared(
             &seen,
             &spool,
             &clock,
-            &desk,
+            (&desk, &hints),
             &office.confirmations,
             CrowdLimits::default(),
             CLIENT_PATIENCE,
@@ -304,6 +321,7 @@ impl Daemon {
             facts: facts.clone(),
             shared,
             office: office.clone(),
+            hints,
         });
         let bound = match intake.take_control() {
             Some(socket) => control::server::Bound::adopt(socket.into())?,
@@ -328,6 +346,7 @@ impl Daemon {
         Ok(Self {
             spool,
             intake,
+            looking,
             deliveries,
             controls,
             stop_control,
@@ -426,6 +445,7 @@ impl Daemon {
     pub async fn stop(mut self) -> Ended {
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         let clients = self.intake.stop(CLIENT_PATIENCE + CONTROL_PATIENCE).await;
+        self.looking.stop(CONTROL_PATIENCE).await;
         let deliveries = self.deliveries.stop(RELAY_PATIENCE).await;
         self.stop_control.send_replace(true);
         self.controls.stop(CONTROL_PATIENCE).await;

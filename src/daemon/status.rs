@@ -166,6 +166,11 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
             relay.reason.as_deref().unwrap_or("no reason is known"),
         ));
     }
+    match answers.hints.serious() {
+        0 => {}
+        1 => problems.push("1 serious hint: penstock hints".to_owned()),
+        many => problems.push(format!("{many} serious hints: penstock hints")),
+    }
     if let Some(rebuilding) = spool.rebuilding {
         problems.push(format!(
             "the index is being rebuilt ({} of {} octets): lists are partial until then",

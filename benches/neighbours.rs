@@ -102,7 +102,7 @@ async fn measure_penstock(clients: usize) -> Rates {
     let listen = free_address();
     let config = format!(
         "hostname = \"penstock.test\"\ndefault-relay = \"out\"\n[[listen]]\naddress = \"{listen}\"\n\
-         [spool]\npath = \"{{dir}}/state\"\nmin-free = \"1MB\"\n\
+         [hints]\ndns = false\n[spool]\npath = \"{{dir}}/state\"\nmin-free = \"1MB\"\n\
          [relays.out]\nserver = \"{}\"\ntls = \"off\"\nlimits = {{ preset = \"unlimited\", connections = 20 }}\n",
         sink.addr
     );

@@ -9,7 +9,7 @@ use std::time::Duration;
 use penstock::clock::Clock;
 use penstock::config;
 use penstock::daemon::{Daemon, Ended, Setup};
-use penstock::dns::{Dns, Resolver};
+use penstock::dns::{Dns, Resolver, Zone};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -140,6 +140,8 @@ impl Harness {
         let mut setup = Setup::new(checked, Some(path)).unwrap();
         setup.clock = self.clock.clone();
         setup.control = self.path("control.sock");
+        // Hints ask DNS for every domain of a test: nothing may leave this machine.
+        setup.dns = Arc::new(Zone::default());
         if let Some(server) = self.dns {
             let resolver: Arc<dyn Dns> = Arc::new(Resolver::with_server(server).unwrap());
             setup.dns = resolver;

@@ -18,6 +18,7 @@ mod relay;
 mod accepting;
 mod crowding;
 mod delivery;
+mod hints;
 mod layers;
 mod limits;
 mod permission;

@@ -17,5 +17,6 @@ mod daemon;
 mod relay;
 
 mod clients;
+mod hints;
 mod programs;
 mod servers;

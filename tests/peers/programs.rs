@@ -36,6 +36,13 @@ pub fn postfix() -> PathBuf {
     folder
 }
 
+/// The authoritative name server.
+pub fn nsd() -> PathBuf {
+    let path = PathBuf::from("/usr/sbin/nsd");
+    assert!(path.exists(), "nsd is missing: apt-get install nsd");
+    path
+}
+
 /// The Exim daemon.
 pub fn exim() -> PathBuf {
     let path = PathBuf::from("/usr/sbin/exim4");

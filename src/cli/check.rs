@@ -72,6 +72,8 @@ pub fn check(context: &mut Context, args: CheckArgs) -> Outcome {
         )
         .and("name a From address: penstock check jan@example.nl"));
     }
+    let asks = config.hints.dns || args.dns.is_some();
+    let questions = if asks { questions } else { Vec::new() };
     let resolver = match args.dns {
         Some(server) => Resolver::with_server(server),
         None => Resolver::system(),
@@ -98,11 +100,17 @@ pub fn check(context: &mut Context, args: CheckArgs) -> Outcome {
         let relay = Some(question.relay.name.clone());
         reports.extend(
             found
+                .findings
                 .into_iter()
                 .map(|it| report(&config, it, relay.clone())),
         );
     }
     if !context.screen.look.json {
+        if !asks {
+            context
+                .screen
+                .line("DNS was not asked: [hints] dns = false; or name a server with --dns")?;
+        }
         for question in &questions {
             context.screen.line(context.screen.look.fit(
                 &format!(

@@ -149,7 +149,7 @@ impl HintAction {
 pub(super) fn read_action(table: Table, name: &str) -> Option<(HintName, HintAction)> {
     let Some(hint) = HintName::from_name(name) else {
         let known = HintName::ALL.map(HintName::name);
-        let remedy = match nearest(name, known.into_iter()) {
+        let remedy = match nearest(name, known) {
             Some(near) => format!("the nearest hint is {near}"),
             None => "docs/hints.md has their names".to_owned(),
         };

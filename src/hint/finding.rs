@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::HintName;
+use crate::mail::text::printable;
 
 /// Something that will hurt delivery, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,27 @@ pub struct Finding {
     pub remedy: String,
     /// What to publish, where that is the remedy.
     pub record: Option<TxtRecord>,
+}
+
+/// Letters of one piece of text, and pieces of evidence, that a finding keeps: they come
+/// from strangers' records and messages.
+const LETTERS_MAXIMUM: usize = 1_000;
+const EVIDENCE_MAXIMUM: usize = 12;
+
+impl Finding {
+    /// Shortened, and fit for a log and a terminal.
+    pub(super) fn make_printable(&mut self) {
+        let printable = |text: &mut String| *text = printable(text.as_bytes(), LETTERS_MAXIMUM);
+        let more = self.evidence.len().saturating_sub(EVIDENCE_MAXIMUM);
+        self.evidence.truncate(EVIDENCE_MAXIMUM);
+        if more > 0 {
+            self.evidence.push(format!("and {more} more"));
+        }
+        self.evidence.iter_mut().for_each(printable);
+        for text in [&mut self.subject, &mut self.found, &mut self.remedy] {
+            printable(text);
+        }
+    }
 }
 
 /// How bad a finding is; the worst comes first.
@@ -95,6 +117,24 @@ impl fmt::Display for TxtRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_strangers_publish_is_shown_and_not_obeyed() {
+        let mut finding = Finding {
+            hint: HintName::SpfSyntax,
+            severity: Severity::Serious,
+            subject: "a.example".into(),
+            found: "\"\u{1b}[2J\" is not a mechanism".into(),
+            evidence: vec!["x\r\n".repeat(1_000); 20],
+            remedy: "Do.".into(),
+            record: None,
+        };
+        finding.make_printable();
+        assert_eq!(finding.found, "\"\\u{1b}[2J\" is not a mechanism");
+        assert_eq!(finding.evidence.len(), 13);
+        assert_eq!(finding.evidence[12], "and 8 more");
+        assert!(finding.evidence[0].chars().count() <= 1_000);
+    }
 
     #[test]
     fn a_long_text_is_published_in_strings_of_at_most_255_octets() {

@@ -11,6 +11,7 @@ pub mod dmarc;
 mod finding;
 mod organisation;
 mod pair;
+mod patience;
 mod provider;
 pub mod same_domain;
 pub mod spf;
@@ -21,21 +22,33 @@ use crate::dns::Dns;
 
 pub use finding::{Finding, Severity, TxtRecord};
 pub use pair::Pair;
+use patience::Patience;
 pub use same_domain::Seen;
 pub use volume::Bulk;
 
-/// What DNS says against mail from this domain by this relay; the worst first.
+/// What DNS says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Looked {
+    /// The worst first.
+    pub findings: Vec<Finding>,
+    /// Some of it was not answered: it is worth asking again soon.
+    pub is_partial: bool,
+}
+
+/// What DNS says against mail from this domain by this relay.
 pub async fn by_dns(
     dns: &dyn Dns,
     config: &Config,
     pair: &Pair,
     to_itself: Seen,
     bulk: &Bulk,
-) -> Vec<Finding> {
+) -> Looked {
     // An address literal has no records.
     if pair.from.literal().is_some() {
-        return Vec::new();
+        return Looked::default();
     }
+    let patience = Patience::new(dns);
+    let dns = &patience;
     let mut findings = Vec::new();
     let own = spf::examine(dns, &pair.from, &pair.relay).await;
     findings.extend(spf::findings(dns, pair, &own).await);
@@ -54,7 +67,10 @@ pub async fn by_dns(
     findings.extend(same_domain::finding(dns, config, pair, &own, to_itself).await);
     findings.extend(blacklist::findings(dns, config, pair).await);
     findings.extend(volume::findings(dns, config, pair, bulk).await);
-    wanted(config, findings)
+    Looked {
+        findings: wanted(config, findings),
+        is_partial: patience.met_trouble(),
+    }
 }
 
 /// What a message alone says against itself, of the hints that are looked for; the worst
@@ -67,6 +83,9 @@ pub fn by_content(config: &Config, octets: &[u8], is_whole: bool, subject: &str)
 fn wanted(config: &Config, mut findings: Vec<Finding>) -> Vec<Finding> {
     let off = |hint: HintName| config.hints.action(hint) == HintAction::Off;
     findings.retain(|it| !off(it.hint));
+    for finding in &mut findings {
+        finding.make_printable();
+    }
     findings.sort_by_key(|it| it.severity);
     findings
 }

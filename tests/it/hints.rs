@@ -35,7 +35,8 @@ async fn found(server: SocketAddr, config: &str, from: &str) -> Vec<Finding> {
     let relay = Arc::new(config.relays["own"].clone());
     let bulk = Bulk::configured(&relay);
     let pair = Pair::new(&Mailbox::parse(from).unwrap(), relay, None);
-    hint::by_dns(&resolver, &config, &pair, Seen::Yes, &bulk).await
+    let looked = hint::by_dns(&resolver, &config, &pair, Seen::Yes, &bulk).await;
+    looked.findings
 }
 
 fn names(found: &[Finding]) -> Vec<(&'static str, Severity)> {
@@ -62,7 +63,7 @@ async fn each_case_of_dns_is_found_with_its_answer_as_evidence() {
     // Longer than a datagram: the answer is truncated and asked for again by TCP.
     let long = format!(
         "v=spf1{} include:spf.relay.test -all",
-        " ip4:203.0.113.77".repeat(13)
+        " ip4:203.0.113.77".repeat(11)
     );
     let zone = zone
         .txt("none.test", "something else")

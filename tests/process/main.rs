@@ -19,6 +19,7 @@ mod ledger;
 #[path = "../it/relay.rs"]
 mod relay;
 
+mod checking;
 mod cli;
 mod configuring;
 mod kill;

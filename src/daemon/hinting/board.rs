@@ -10,13 +10,13 @@ use jiff::Timestamp;
 
 use crate::config::{Config, HintAction, HintName};
 use crate::control::protocol::HintReport;
-use crate::hint::{Bulk, Finding, Pair, Seen, Severity};
+use crate::hint::{Bulk, Finding, Looked, Pair, Seen, Severity};
 use crate::mail::{Mailing, QueueId};
 
 /// Pairs that are known at once; the one not seen for the longest time goes first.
-const PAIRS_MAXIMUM: usize = 2_000;
+const PAIRS_MAXIMUM: usize = 1_000;
 /// Findings about contents, by hint, From and relay.
-const CONTENTS_MAXIMUM: usize = 2_000;
+const CONTENTS_MAXIMUM: usize = 1_000;
 /// Mailings whose messages are counted.
 const MAILINGS_MAXIMUM: usize = 10_000;
 /// Messages of a pair that are held when its first look finds something to hold for.
@@ -216,7 +216,7 @@ impl Board {
     pub fn looked(
         &mut self,
         pair: &Pair,
-        found: Vec<Finding>,
+        found: Looked,
         config: &Config,
         now: Timestamp,
     ) -> Change {
@@ -225,8 +225,8 @@ impl Board {
         };
         known.looking = false;
         known.looked = true;
-        let troubled = found.iter().any(|it| it.severity == Severity::Unknown);
-        let next = now.checked_add(if troubled { SOON } else { DAILY });
+        let next = now.checked_add(if found.is_partial { SOON } else { DAILY });
+        let found = found.findings;
         known.due = known.due.min(next.unwrap_or(Timestamp::MAX));
         // The same finding in other words is no news.
         let same = |one: &Finding, other: &Finding| {
@@ -426,6 +426,13 @@ mod tests {
         }
     }
 
+    fn looked(findings: Vec<Finding>, is_partial: bool) -> Looked {
+        Looked {
+            findings,
+            is_partial,
+        }
+    }
+
     fn id(number: u64) -> QueueId {
         format!("1k9xw3q5g{number:04}").parse().unwrap()
     }
@@ -442,14 +449,14 @@ mod tests {
         assert!(board.take_due(at(0)).is_none(), "only once at a time");
         assert_eq!(board.next_due(), None);
         let missing = finding(HintName::SpfMissing, Severity::Serious);
-        let change = board.looked(&pair, vec![missing.clone()], &config, at(1));
-        assert_eq!(change.new, [missing.clone()]);
+        let change = board.looked(&pair, looked(vec![missing.clone()], false), &config, at(1));
+        assert_eq!(change.new, std::slice::from_ref(&missing));
         assert_eq!(change.hold, []);
         assert_eq!(board.next_due(), Some(at(1 + 24 * 60)));
         assert!(board.take_due(at(60)).is_none());
         assert!(board.take_due(at(2 + 24 * 60)).is_some());
         let unknown = finding(HintName::SpfMissing, Severity::Unknown);
-        let change = board.looked(&pair, vec![unknown], &config, at(3 + 24 * 60));
+        let change = board.looked(&pair, looked(vec![unknown], true), &config, at(3 + 24 * 60));
         assert_eq!(change.gone, [missing]);
         assert_eq!(board.next_due(), Some(at(18 + 24 * 60)));
         let report = &board.reports(&config, Some("own"))[0];
@@ -474,7 +481,7 @@ mod tests {
         board.take_due(at(0)).unwrap();
         let same = finding(HintName::SameDomain, Severity::Warning);
         let unknown = finding(HintName::SpfMissing, Severity::Unknown);
-        let change = board.looked(&pair, vec![same, unknown], &config, at(0));
+        let change = board.looked(&pair, looked(vec![same, unknown], true), &config, at(0));
         assert_eq!(change.hold, [(id(2), "same-domain: found. Do.".to_owned())]);
         assert_eq!(board.hold(&pair, false, &config), None);
         assert!(board.hold(&pair, true, &config).is_some());
@@ -482,7 +489,12 @@ mod tests {
         board.configured(&config, at(1));
         board.take_due(at(1)).unwrap();
         let missing = finding(HintName::SpfMissing, Severity::Serious);
-        assert_eq!(board.looked(&pair, vec![missing], &config, at(1)).hold, []);
+        assert_eq!(
+            board
+                .looked(&pair, looked(vec![missing], false), &config, at(1))
+                .hold,
+            []
+        );
         assert!(board.hold(&pair, false, &config).is_some());
     }
 
@@ -530,7 +542,7 @@ mod tests {
         let pair = pair(&before, "jan@a.example");
         board.seen(pair.clone(), id(1), false, Bulk::No, at(0));
         board.take_due(at(0)).unwrap();
-        board.looked(&pair, vec![], &before, at(0));
+        board.looked(&pair, Looked::default(), &before, at(0));
         board.configured(&before, at(5));
         assert_eq!(board.next_due(), Some(at(5)));
         let without = Config::parse("[relays.other]\nserver = \"a.example\"\n", "").unwrap();

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, HintAction, HintName};
 use crate::control::protocol::HintReport;
 use crate::dns::Dns;
-use crate::hint::{self, Bulk, Finding, Pair, Severity, content};
+use crate::hint::{self, Bulk, Finding, Looked, Pair, Severity, content};
 use crate::mail::{
     Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Origin, Past, PastEvent, QueueId,
     Recipient, ReversePath, State,
@@ -204,7 +204,7 @@ impl Hinting {
     /// Looks until the daemon stops.
     pub async fn run(mut self) {
         let stopping = self.lifecycle.draining();
-        let mut looks: JoinSet<(Due, Vec<Finding>)> = JoinSet::new();
+        let mut looks: JoinSet<(Due, Looked)> = JoinSet::new();
         loop {
             while looks.len() < LOOKS_AT_ONCE && self.live.borrow().config.hints.dns {
                 let now = self.clock.now();
@@ -238,7 +238,7 @@ impl Hinting {
         }
     }
 
-    fn look(&self, looks: &mut JoinSet<(Due, Vec<Finding>)>, due: Due) {
+    fn look(&self, looks: &mut JoinSet<(Due, Looked)>, due: Due) {
         let (dns, live) = (self.dns.clone(), self.live.borrow().clone());
         looks.spawn(async move {
             let config = &live.config;
@@ -317,7 +317,7 @@ impl Hinting {
     }
 
     /// A look is over.
-    async fn looked(&self, pair: &Pair, found: Vec<Finding>) {
+    async fn looked(&self, pair: &Pair, found: Looked) {
         let config = self.live.borrow().config.clone();
         let now = self.clock.now();
         let change = self.hints.board().looked(pair, found, &config, now);

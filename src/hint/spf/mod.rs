@@ -170,7 +170,6 @@ fn addresses(network: &IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
 pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Finding> {
     let domain = &examined.domain;
     let relay = &pair.relay.name;
-    let addition = addition(dns, &pair.relay).await;
     let say = |hint, severity, found: String| Finding {
         hint,
         severity,
@@ -181,7 +180,7 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
         record: None,
     };
     let mut findings = Vec::new();
-    match &examined.published {
+    let addition = match &examined.published {
         Published::Unknown(words) => {
             let mut it = say(
                 HintName::SpfMissing,
@@ -192,6 +191,10 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
             it.remedy = "Nothing, if it works the next time; it is asked again.".to_owned();
             return vec![it];
         }
+        _ => addition(dns, &pair.relay).await,
+    };
+    match &examined.published {
+        Published::Unknown(_) => {}
         Published::Nothing => {
             let servers = dns::mail_servers(dns, domain).await;
             let proposal = remedy::first(&addition, matches!(servers, Ok(MailServers::Listed(_))));
@@ -244,6 +247,7 @@ fn of_walk(
              (permerror): {first}"
         );
         let mut it = say(HintName::SpfSyntax, Severity::Serious, found);
+        it.evidence.truncate(1);
         it.evidence.extend(walk.wrong.iter().skip(1).cloned());
         it.remedy = "Take that include out, or have its owner repair it.".to_owned();
         findings.push(it);
@@ -255,6 +259,8 @@ fn of_walk(
             walk.lookups
         );
         let mut it = say(HintName::SpfLookups, Severity::Serious, found);
+        // The record itself; what it includes says less than the sums.
+        it.evidence.truncate(1);
         it.evidence.extend(
             walk.terms
                 .iter()
@@ -277,6 +283,8 @@ fn of_walk(
             walk.voids.len()
         );
         let mut it = say(HintName::SpfVoidLookups, Severity::Warning, found);
+        // The record itself; what it includes says less than the sums.
+        it.evidence.truncate(1);
         it.evidence.extend(
             walk.voids
                 .iter()

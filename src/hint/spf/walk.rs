@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::evaluate::is_name;
 use super::macros::DomainSpec;
-use super::record::{Lengths, Mechanism, Qualifier, Record, is_spf};
+use super::record::{Lengths, Mechanism, Qualifier, Record, SyntaxError, is_spf};
 use crate::dns::Record as DnsRecord;
 use crate::dns::{self, Dns, DnsError, Kind};
 
@@ -95,17 +95,22 @@ pub async fn walk(dns: &dyn Dns, domain: &str) -> Published {
             false => Published::Several(texts),
         };
     };
-    let record = match Record::parse(text) {
-        Ok(record) => record,
-        Err(error) => return Published::Wrong(text.clone(), error.to_string()),
-    };
+    match walk_text(dns, domain, text).await {
+        Ok(walk) => Published::One(Box::new(walk)),
+        Err(error) => Published::Wrong(text.clone(), error.to_string()),
+    }
+}
+
+/// Follows a record as if it stood at a domain.
+pub async fn walk_text(dns: &dyn Dns, domain: &str, text: &str) -> Result<Walk, SyntaxError> {
+    let record = Record::parse(text)?;
     let mut walk = Walk {
-        text: text.clone(),
+        text: text.to_owned(),
         ..Walk::default()
     };
     let path = [domain.to_owned()];
     walk.follow(dns, &path, true, &record).await;
-    Published::One(Box::new(walk))
+    Ok(walk)
 }
 
 /// The SPF records of a domain; the error in words.

@@ -109,7 +109,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["bin", "cli"]),
     ("sled", &["spool"]),
     ("hickory_resolver", &["dns"]),
-    ("psl", &["hint"]),
+    ("psl", &["hint", "cli"]),
     ("axum", &["http"]),
     ("lettre", &["verify"]),
     ("listenfd", &["daemon", "accept", "bin"]),

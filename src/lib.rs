@@ -48,6 +48,10 @@
 /// The version of the programs.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The version and, in a release build, the commit it was made from: `0.1.0 (1a2b3c4d5e)`.
+pub const VERSION_AND_COMMIT: &str =
+    concat!(env!("CARGO_PKG_VERSION"), env!("PENSTOCK_COMMIT_SUFFIX"));
+
 pub mod accept;
 pub mod cli;
 pub mod clock;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use penstock::daemon;
 
 /// Accepts mail from local applications and releases it through each sender's own relay.
@@ -11,7 +11,7 @@ use penstock::daemon;
 /// Runs in the foreground until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 /// Exit status: 0 stopped as asked, 1 failed, 64 wrong arguments, 78 wrong configuration.
 #[derive(Debug, Parser)]
-#[command(name = "penstockd", version = penstock::VERSION)]
+#[command(name = "penstockd", version = penstock::VERSION_AND_COMMIT)]
 struct Arguments {
     /// The configuration; users.toml is found through it.
     #[arg(
@@ -29,6 +29,10 @@ struct Arguments {
     /// The least level that is logged (error, warn, info, debug, trace), or a filter.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+
+    /// Write the manual page, for whoever makes a package.
+    #[arg(long, hide = true)]
+    man: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,23 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { 0 } else { 64 });
         }
     };
+    if arguments.man {
+        return manual();
+    }
     daemon::log::start(arguments.log, &arguments.log_level);
     daemon::main(&arguments.config)
+}
+
+/// penstockd(8), as the arguments above say it.
+fn manual() -> ExitCode {
+    let page = clap_mangen::Man::new(Arguments::command())
+        .section("8")
+        .source(format!("penstock {}", penstock::VERSION));
+    match page.render(&mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstockd: cannot write: {error}");
+            ExitCode::from(1)
+        }
+    }
 }

@@ -46,7 +46,7 @@ use screen::Screen;
 
 /// Looks after penstockd: what waits and why, the relays and their limits.
 #[derive(Debug, Parser)]
-#[command(name = "penstock", version, disable_help_subcommand = true)]
+#[command(name = "penstock", version = crate::VERSION_AND_COMMIT, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -129,7 +129,7 @@ enum Verb {
     /// What a shell needs to complete verbs and options
     Completions(shell::CompletionsArgs),
     /// This manual, for man(1): penstock man | man -l -
-    Man,
+    Man(shell::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -212,7 +212,7 @@ fn run(context: &mut Context, verb: Verb) -> Outcome {
             Err(Trouble::said(sendmail::main(arguments)))
         }
         Verb::Completions(args) => shell::completions(context, args, Arguments::command()),
-        Verb::Man => shell::man(context, Arguments::command()),
+        Verb::Man(args) => shell::man(context, args, Arguments::command()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `completions` and `man`: what a package installs beside the program.
 
-use clap::{Args, Command};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::sendmail;
 
 /// Options of `completions`.
 #[derive(Debug, Args)]
@@ -21,8 +22,34 @@ pub fn completions(context: &mut Context, args: CompletionsArgs, mut command: Co
     Ok(context.screen.raw(&text)?)
 }
 
-/// Writes the manual page, every verb with its options in one.
-pub fn man(context: &mut Context, mut command: Command) -> Outcome {
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Of which program
+    #[arg(value_enum, default_value_t)]
+    page: Page,
+}
+
+/// A manual page.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Page {
+    /// penstock(1)
+    #[default]
+    Penstock,
+    /// sendmail(8)
+    Sendmail,
+}
+
+/// Writes a manual page.
+pub fn man(context: &mut Context, args: ManArgs, command: Command) -> Outcome {
+    match args.page {
+        Page::Penstock => penstock(context, command),
+        Page::Sendmail => Ok(context.screen.raw(sendmail_page().as_bytes())?),
+    }
+}
+
+/// Every verb with its options, on one page.
+fn penstock(context: &mut Context, mut command: Command) -> Outcome {
     command.build();
     let mut text = Vec::new();
     let page = clap_mangen::Man::new(command.clone());
@@ -77,6 +104,30 @@ fn render(verb: &Command, text: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What `sendmail --help` says, as a manual page.
+fn sendmail_page() -> String {
+    let mut text = format!(
+        ".TH SENDMAIL 8 \"\" \"penstock {}\"\n\
+         .SH NAME\nsendmail \\- give a message to penstockd\n",
+        crate::VERSION
+    );
+    let (usage, rest) = sendmail::HELP.split_once('\n').unwrap_or_default();
+    let usage = usage.trim_start_matches("Usage: ");
+    text += &format!(".SH SYNOPSIS\n{}\n.SH DESCRIPTION\n", roff(usage));
+    for line in rest.lines() {
+        let option = line.strip_prefix("  ");
+        match option.and_then(|it| it.split_once("  ")) {
+            Some((option, about)) => {
+                let (option, about) = (roff(option), roff(about.trim_start()));
+                text += &format!(".TP\n\\fB{option}\\fR\n{about}\n");
+            }
+            None if line.is_empty() => text += ".PP\n",
+            None => text += &format!("{}\n", roff(line)),
+        }
+    }
+    text + ".SH SEE ALSO\npenstock(1), penstockd(8)\n"
+}
+
 /// Text in which roff sees no request and no escape.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
@@ -106,4 +157,6 @@ The configuration.
 .TP
 /run/penstock/control.sock
 The daemon's control socket; members of the group penstock\\-admin may use it.
+.SH SEE ALSO
+penstockd(8), sendmail(8), systemctl(1), journalctl(1)
 ";

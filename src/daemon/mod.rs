@@ -342,7 +342,7 @@ impl Daemon {
         controls.spawn(control::server::serve(bound, requests, stopping));
         controls.spawn(answers::serve(answers, asked, controls.clone()));
 
-        info!(version = crate::VERSION, spool = %spool.path().display(), control = %control.display(), "penstockd is ready");
+        info!(version = crate::VERSION_AND_COMMIT, spool = %spool.path().display(), control = %control.display(), "penstockd is ready");
         Ok(Self {
             spool,
             intake,

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::mail::ReversePath;
 use header::Header;
 use input::Message;
+pub use options::HELP;
 use options::{Mode, Options};
 use people::{Caller, People};
 use server::Server;
@@ -87,11 +88,11 @@ fn run(options: Options) -> Result<(), Refusal> {
         // There is no alias database to build: newaliases(1) has nothing to do.
         Mode::Aliases => Ok(()),
         Mode::Help => {
-            println!("{}", options::HELP);
+            println!("{HELP}");
             Ok(())
         }
         Mode::Version => {
-            println!("penstock sendmail {}", env!("CARGO_PKG_VERSION"));
+            println!("penstock sendmail {}", crate::VERSION_AND_COMMIT);
             Ok(())
         }
     }

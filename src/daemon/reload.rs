@@ -18,7 +18,7 @@ use crate::outcome::Rules;
 use crate::outcome::rules::RULES_FILE;
 
 use super::desk::Event;
-use super::{Daemon, intake, read};
+use super::{Daemon, intake, read, tell_systemd};
 
 /// Asks for reloads; cloned freely.
 #[derive(Clone)]
@@ -49,7 +49,12 @@ impl Reloader {
 impl Daemon {
     /// Takes the configuration on disk, or says why not.
     pub(super) async fn reload(&mut self) -> Result<ReloadReport, String> {
+        // systemctl reload waits until READY=1, whichever way the reload was asked for.
+        if let Ok(since) = sd_notify::NotifyState::monotonic_usec_now() {
+            tell_systemd(&[sd_notify::NotifyState::Reloading, since]);
+        }
         let taken = self.take_new().await;
+        tell_systemd(&[sd_notify::NotifyState::Ready]);
         let mut shown = self
             .facts
             .configuration_error

@@ -150,8 +150,15 @@ async fn sighup_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong
     let mut daemon = it.home.start().await;
 
     it.home.configure(&it.config("no-such-key = 1"), "");
+    daemon.forget();
     daemon.signal(Signal::HUP);
     it.home.logged("no-such-key").await;
+    // Ready again, although with the old one: systemd must not wait for ever.
+    assert!(daemon.told("READY=1", SOON).await);
+    let heard = daemon.heard();
+    let since = heard.iter().find(|it| it.starts_with("MONOTONIC_USEC="));
+    assert_eq!(heard.first().map(String::as_str), Some("RELOADING=1"), "{heard:?}");
+    assert!(since.is_some(), "{heard:?}");
     it.submit("old configuration").await;
     it.relay.received(1, SOON).await;
 

@@ -21,7 +21,7 @@
 //! - [`hint`] tells what will hurt delivery, from what DNS says and from a message alone.
 //! - [`smtp`] is the wire, shared by both sides, without sockets; [`mail`] has the words;
 //!   [`config`] what was configured, [`dns`] and [`tls`] what both sides need of the world,
-//!   [`clock`] the time.
+//!   [`clock`] the time, [`measure`] how long things take.
 //! - [`verify`] is the proof that a relay delivers, before its users' mail goes there.
 //! - [`daemon`] wires it all together, and nothing else does; [`control`] is how [`cli`]
 //!   asks it, [`http`] how a browser and a monitoring system do.
@@ -62,6 +62,7 @@ pub mod dns;
 pub mod hint;
 pub mod http;
 pub mod mail;
+pub mod measure;
 pub mod outcome;
 pub mod relay;
 pub mod release;

@@ -22,6 +22,7 @@
 
 mod filter;
 mod message;
+mod metrics;
 mod relay;
 mod status;
 
@@ -32,13 +33,14 @@ pub use message::{
     Action, ChangeReport, ChangeRequest, Content, HoldDetail, MailingReport, MessageDetail,
     MessageSummary, RecipientDetail, Said, TraceEvent, TraceRequest,
 };
+pub use metrics::{Latency, MetricsReport, RelayTraffic};
 pub use relay::{
     Dialogue, LimitsReport, RelayState, RelayStatus, RelayTestReport, RouteReport, Side, UserShare,
     VerificationReport, VerificationState, WindowReport,
 };
 pub use status::{
-    HintReport, ListenerStatus, QueueCounts, ReloadReport, SpoolReport, StatusReport, TopSnapshot,
-    Traffic, Verified,
+    AlarmReport, HintReport, ListenerStatus, QueueCounts, ReloadReport, SpoolReport, StatusReport,
+    TopSnapshot, Traffic, Verified,
 };
 
 /// Changes whenever an old program could misunderstand a new one.
@@ -112,6 +114,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         relay: Option<String>,
     },
+    /// Everything that is counted, for a monitoring system: one [`Item::Metrics`].
+    Metrics {},
     /// The present picture again and again, until the client goes: [`Item::Top`]s.
     Top {
         /// Seconds between two pictures, at least 1.
@@ -192,6 +196,7 @@ impl Request {
             Self::Change(change) => change.action.verb(),
             Self::Limits { .. } => "limits",
             Self::Mailings { .. } => "mailings",
+            Self::Metrics {} => "metrics",
             Self::Top { .. } => "top",
             Self::RelayList { .. } => "relay-list",
             Self::RelayPause { .. } => "relay-pause",
@@ -223,6 +228,7 @@ impl Request {
             | Self::Trace(_)
             | Self::Limits { .. }
             | Self::Mailings { .. }
+            | Self::Metrics {}
             | Self::Top { .. }
             | Self::RelayList { .. }
             | Self::Route { .. }
@@ -251,6 +257,8 @@ pub enum Item {
     Limits(Box<LimitsReport>),
     /// To `mailings`.
     Mailing(Box<MailingReport>),
+    /// To `metrics`.
+    Metrics(Box<MetricsReport>),
     /// To `top`.
     Top(Box<TopSnapshot>),
     /// To `relay-list`, `relay-pause` and `relay-resume`.

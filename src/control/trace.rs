@@ -32,7 +32,7 @@ fn message(envelope: &Envelope, end: Option<End<'_>>) -> Vec<TraceEvent> {
     let mut events = vec![TraceEvent {
         event: "accepted".into(),
         at: envelope.accepted,
-        text: format!("from {} by {}", envelope.client, envelope.rule),
+        text: format!("from {}; route: {}", envelope.client, envelope.rule),
         ..blank(envelope)
     }];
     for past in &envelope.past {

@@ -1,5 +1,8 @@
 //! Alarms: what somebody should know at once, said in the log and mailed to `admin`.
 
+use std::fmt;
+use std::path::Path;
+
 use crate::mail::{Envelope, Mailbox, Origin, ReversePath};
 use crate::outcome::Pause;
 use crate::spool::SpoolError;
@@ -46,6 +49,68 @@ impl Alarm {
                  To try it at once: penstock relay resume {relay}\n",
                 pause.words.replace('\n', "\n  "),
                 pause.remedy,
+            ),
+            not_through: Some(relay.to_owned()),
+        }
+    }
+}
+
+/// How much room the disk of the spool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Octets free.
+    pub free: u64,
+    /// Below so many new mail is refused.
+    pub refused_below: u64,
+}
+
+impl Room {
+    /// Whether somebody should know: there is time to do something before mail is refused.
+    pub fn is_low(self) -> bool {
+        self.free < self.refused_below.saturating_mul(2)
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.free < self.refused_below {
+            true => "new mail is refused",
+            false => "new mail will be refused soon",
+        };
+        let mb = |octets: u64| octets / 1_000_000;
+        write!(
+            f,
+            "{what}: {} MB are free on the disk of the spool, {} MB are kept free",
+            mb(self.free),
+            mb(self.refused_below)
+        )
+    }
+}
+
+impl Alarm {
+    /// The disk has little room.
+    pub fn disk_low(room: Room, spool: &Path) -> Self {
+        Self {
+            subject: "the disk of the spool is nearly full".to_owned(),
+            text: format!(
+                "{room}.\n\nThe spool is {}.\nAccepted mail is safe and goes on leaving; below the limit \
+                 (spool.min-free)\napplications are told to come back later.\n\n\
+                 What to do:\n  Make room on that disk. What waits: penstock queue\n",
+                spool.display()
+            ),
+            not_through: None,
+        }
+    }
+
+    /// Mail may leave, and does not.
+    pub fn nothing_leaves(relay: &str, minutes: u64) -> Self {
+        Self {
+            subject: format!("nothing leaves by relay {relay}"),
+            text: format!(
+                "The limits of the relay {relay} allow mail to leave, and none did for\n{minutes} minutes.\n\n\
+                 What to do:\n  Look what waits and why:  penstock queue --relay {relay}\n  \
+                 Try the relay:            penstock relay test {relay}\n  \
+                 Look for disk trouble:    journalctl -u penstock -p warning\n",
             ),
             not_through: Some(relay.to_owned()),
         }

@@ -155,6 +155,10 @@ impl Answers {
                     to.item(Item::Mailing(Box::new(report))).await?;
                 }
             }
+            Request::Metrics {} => {
+                let report = status::metrics(self).await?;
+                to.item(Item::Metrics(Box::new(report))).await?;
+            }
             Request::Top { interval_seconds } => self.top(interval_seconds, to).await?,
             Request::RelayTest { relay } => self.relay_test(&relay, to).await?,
             Request::RelayVerify { relay } => self.relay_verify(&relay, to).await?,

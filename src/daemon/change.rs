@@ -75,6 +75,9 @@ impl Delivery {
         }
         self.office.spool.change(changes).await?;
         for (before, next, reports) in pairs {
+            if matches!(action, Action::Hold) {
+                self.facts.relays.held(&next.relay, 1);
+            }
             info!(queue_id = %next.id, action = action.verb(), by, note, relay = next.relay, "changed");
             self.replaced(&before, &next);
             for report in &reports {

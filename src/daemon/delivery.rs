@@ -7,6 +7,7 @@
 mod book;
 mod dispatch;
 mod supply;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::spool::{FlowKey, Recovered};
 use crate::verify::Verification;
 
 use super::alarm::Alarm;
+use super::alarms::Kind;
 use super::desk::{Desk, Event};
 use super::lifecycle::Phase;
 use super::status::Facts;
@@ -58,7 +60,7 @@ pub struct Delivery {
     pub(super) live: Arc<Live>,
     desk: Desk,
     events: mpsc::Receiver<Event>,
-    facts: Arc<Facts>,
+    pub(super) facts: Arc<Facts>,
     disk_pause: Option<Instant>,
     next_round: Instant,
     pub(super) rebuilding: bool,
@@ -130,8 +132,12 @@ impl Delivery {
             }
         }
         for (relay, book) in &self.relays {
-            if !book.health.is_well() {
+            if let Some(pause) = book.health.pause() {
                 self.release.pause(relay);
+                if pause.cause == Cause::Trouble {
+                    let (kind, text) = (Kind::RelayPaused, watch::paused_for(relay, pause));
+                    self.facts.alarms().recall(kind, relay, text, pause.since);
+                }
             }
         }
         self.restore().await;
@@ -259,6 +265,11 @@ impl Delivery {
                 let told = self.limits(relay.as_deref()).await;
                 answer.send(told).ok();
             }
+            Event::MayLeave(answer) => {
+                let names: Vec<String> = self.relays.keys().cloned().collect();
+                let may = names.into_iter().filter(|it| self.may_leave(it)).collect();
+                answer.send(may).ok();
+            }
             Event::Mailings(relay, answer) => {
                 let told = self.mailings(relay.as_deref()).await;
                 answer.send(told).ok();
@@ -332,6 +343,7 @@ impl Delivery {
     async fn round(&mut self) {
         self.hand_over_ledger();
         self.office.pool.tidy();
+        self.watch().await;
         let warn_after = self.live.config.retry.warn_after;
         let now = self.office.clock.now();
         let late: Vec<String> = self

@@ -43,6 +43,8 @@ pub enum Event {
     Relays(Option<String>, oneshot::Sender<Vec<RelayStatus>>),
     /// What is used and left of the limits: of all relays, or of the one with this name.
     Limits(Option<String>, oneshot::Sender<Vec<LimitsReport>>),
+    /// The relays for which something may leave now.
+    MayLeave(oneshot::Sender<Vec<String>>),
     /// The mailings: of all relays, or of the one with this name.
     Mailings(Option<String>, oneshot::Sender<Vec<MailingReport>>),
     /// An administrator pauses a relay.
@@ -161,6 +163,11 @@ impl Desk {
     pub async fn is_alive(&self) -> bool {
         let asked = self.ask(|answer| Event::Situations(Vec::new(), answer));
         tokio::time::timeout(ALIVE_PATIENCE, asked).await.is_ok()
+    }
+
+    /// The relays for which something may leave now.
+    pub async fn may_leave(&self) -> Result<Vec<String>, Stopping> {
+        self.ask(Event::MayLeave).await
     }
 
     /// The mailings that wait, or ended within the hour.

@@ -26,6 +26,7 @@ use super::desk::Desk;
 use super::hinting::{self, Coming, Hints};
 use super::lifecycle::Lifecycle;
 use super::sockets::{Inherited, SocketError};
+use super::status::Facts;
 
 /// What connections need of a configuration; reads the certificate files.
 pub fn live(config: Arc<Config>, state_directory: &Path) -> Result<Live, TlsError> {
@@ -54,6 +55,7 @@ pub async fn shared(
     clock: &Clock,
     (desk, hints): (&Desk, &Hints),
     confirmations: &Confirmations,
+    facts: &Arc<Facts>,
     limits: CrowdLimits,
     patience: Duration,
 ) -> Arc<Shared> {
@@ -68,7 +70,7 @@ pub async fn shared(
     }
     let mailings = Mutex::new(mailings);
     let (seen, time) = (live.clone(), clock.clone());
-    let told = desk.clone();
+    let (told, facts) = (desk.clone(), facts.clone());
     let (routed, confirmations) = (live.clone(), confirmations.clone());
     let (known, looking) = (hints.clone(), hints.clone());
     let hooks = Hooks {
@@ -101,6 +103,7 @@ pub async fn shared(
             relay.is_some_and(|it| confirmations.is_active(it))
         }),
         accepted: Arc::new(move |envelope, _| {
+            facts.relays.accepted(envelope);
             if let Some(item) = Waiting::of(envelope) {
                 told.accepted(item);
             }

@@ -6,6 +6,7 @@
 //! transactions, the control socket, the spool.
 
 mod alarm;
+mod alarms;
 mod answers;
 mod change;
 pub mod delivery;
@@ -20,6 +21,7 @@ mod relay_test;
 mod reload;
 mod sockets;
 mod status;
+mod traffic;
 mod transaction;
 mod verifying;
 
@@ -303,6 +305,7 @@ impl Daemon {
             &clock,
             (&desk, &hints),
             &office.confirmations,
+            &facts,
             CrowdLimits::default(),
             CLIENT_PATIENCE,
         )

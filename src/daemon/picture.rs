@@ -35,7 +35,8 @@ impl Delivery {
         if let Some(sending) = self.sending.get(&envelope.id) {
             let text = format!(
                 "is being sent to the relay {} since {}",
-                envelope.relay, sending.since
+                envelope.relay,
+                sending.since.strftime("%H:%M:%S UTC")
             );
             return told(MessageState::Sending, "sending", text, None);
         }
@@ -59,10 +60,17 @@ impl Delivery {
         }
         let pause = self.relays.get(relay).and_then(|book| book.health.pause());
         if let Some(pause) = pause {
+            let since = pause.since.strftime("%Y-%m-%d %H:%M UTC");
             let text = match pause.cause {
-                Cause::Administrator => format!("the relay {relay} was paused by {}", pause.by),
+                Cause::Administrator if pause.words.is_empty() => {
+                    format!("the relay {relay} was paused by {} at {since}", pause.by)
+                }
+                Cause::Administrator => format!(
+                    "the relay {relay} was paused by {} at {since}: {}",
+                    pause.by, pause.words
+                ),
                 Cause::Trouble | Cause::Rate => {
-                    format!("the relay {relay} is paused: {}", pause.words)
+                    format!("the relay {relay} is paused since {since}: {}", pause.words)
                 }
             };
             return told(MessageState::Paused, "relay-paused", text, pause.next_probe);

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::{fs, io};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -15,7 +14,6 @@ use crate::config::Config;
 use crate::config::changes;
 use crate::control::protocol::ReloadReport;
 use crate::outcome::Rules;
-use crate::outcome::rules::RULES_FILE;
 
 use super::desk::Event;
 use super::{Daemon, intake, read, tell_systemd};
@@ -113,16 +111,10 @@ impl Daemon {
 /// The rules for refusals: an administrator's own, beside the configuration file, before
 /// those compiled in.
 pub(super) fn rules(configuration: Option<&Path>) -> Result<Rules, String> {
-    let Some(path) = configuration.map(|it| it.with_file_name(RULES_FILE)) else {
-        return Ok(Rules::compiled_in().clone());
-    };
-    let name = path.display().to_string();
-    let added = match fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!("cannot read {name}: {error}")),
-    };
-    Rules::in_use(added.as_deref(), &name).map_err(|error| error.to_string())
+    match configuration {
+        Some(path) => Rules::beside(path),
+        None => Ok(Rules::compiled_in().clone()),
+    }
 }
 
 /// What a running daemon cannot change.

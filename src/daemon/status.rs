@@ -1,22 +1,28 @@
 //! How the daemon is, in one report.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::accept::Counters;
 use crate::config::{ListenerAuth, ListenerTls};
 use crate::control::protocol::{
-    ListenerStatus, QueueCounts, RelayState, SpoolReport, StatusReport, Traffic,
+    AlarmReport, ListenerStatus, MetricsReport, QueueCounts, RelayState, SpoolReport, StatusReport,
+    Traffic,
 };
-use crate::mail::{Envelope, QueueId, RecipientStatus};
+use crate::mail::{Envelope, QueueId};
 use crate::outcome::{Released, Settlement};
-use crate::spool::{Filter, SpoolStatus};
+use crate::spool::{Amount, Filter, RelayCounts, SpoolStatus};
 
+use super::alarms::{Alarms, Kind};
 use super::answers::Answers;
 use super::desk::Stopping;
+use super::traffic::{self, ByRelay, Outcome, outcomes};
+
+/// Flows whose first message is looked at for the metrics: a bound on what a scrape costs.
+const FLOWS_LOOKED_AT: usize = 1_000;
 
 /// What is counted since the daemon started, and what is known of it.
 #[derive(Debug)]
@@ -29,6 +35,9 @@ pub struct Facts {
     pub deferred: AtomicU64,
     /// Recipients that failed or expired.
     pub failed: AtomicU64,
+    /// What went through each relay.
+    pub relays: ByRelay,
+    alarms: Mutex<Alarms>,
     /// Final dots without a reply, those of earlier runs included.
     pub in_doubt: AtomicU64,
     /// Transactions under way.
@@ -47,6 +56,8 @@ impl Facts {
             delivered: AtomicU64::new(0),
             deferred: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            relays: ByRelay::default(),
+            alarms: Mutex::default(),
             in_doubt: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             configured_ms: AtomicI64::new(started.as_millisecond()),
@@ -85,18 +96,19 @@ impl Facts {
         Timestamp::from_millisecond(at).unwrap_or(self.started)
     }
 
+    /// The alarms that stand.
+    pub fn alarms(&self) -> MutexGuard<'_, Alarms> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts what a transaction came to.
-    pub fn count(&self, before: &Envelope, settlement: &Settlement) {
-        let after = &settlement.envelope.recipients;
-        for (recipient, next) in before.recipients.iter().zip(after) {
-            if recipient.status != RecipientStatus::Waiting {
-                continue;
-            }
-            let counter = match next.status {
-                RecipientStatus::Delivered => &self.delivered,
-                RecipientStatus::Failed | RecipientStatus::Expired => &self.failed,
-                RecipientStatus::Waiting if next.last != recipient.last => &self.deferred,
-                RecipientStatus::Waiting | RecipientStatus::Deleted => continue,
+    pub fn count(&self, before: &Envelope, settlement: &Settlement, octets: u64, took: Duration) {
+        self.relays.ended(before, settlement, octets, took);
+        for outcome in outcomes(before, settlement) {
+            let counter = match outcome {
+                Outcome::Delivered => &self.delivered,
+                Outcome::Failed => &self.failed,
+                Outcome::Deferred => &self.deferred,
             };
             counter.fetch_add(1, Ordering::Relaxed);
         }
@@ -124,10 +136,10 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     let config = &live.config;
     let spool = answers.spool.status().await;
     let relays = answers.desk.relays(None).await?;
-    let paused: BTreeMap<&str, u64> = relays
+    let paused: Vec<&str> = relays
         .iter()
         .filter(|it| it.state != RelayState::Active)
-        .map(|it| (it.relay.as_str(), it.waiting))
+        .map(|it| it.relay.as_str())
         .collect();
     let facts = &answers.facts;
     let first = answers
@@ -140,7 +152,7 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     let configuration_error = facts
         .configuration_error
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .unwrap_or_else(PoisonError::into_inner)
         .clone();
     let mut problems = Vec::new();
     if let Some(error) = &configuration_error {
@@ -151,6 +163,10 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     if let Some(error) = &spool.failing {
         problems.push(format!("new mail is refused: {error}"));
     }
+    let alarms = facts.alarms().report();
+    // A paused relay has a sentence of its own below.
+    let said = |it: &&AlarmReport| it.alarm != Kind::RelayPaused.name();
+    problems.extend(alarms.iter().filter(said).map(|it| it.text.clone()));
     if spool.damaged_records > 0 {
         problems.push(format!(
             "{} damaged records of the spool were put aside in corrupt/",
@@ -159,10 +175,13 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     }
     for relay in relays.iter().filter(|it| it.state != RelayState::Active) {
         problems.push(format!(
-            "relay {} is {}, {} messages wait for it: {}",
+            "relay {} is {}, {} it: {}",
             relay.relay,
             relay.state.name(),
-            relay.waiting,
+            match relay.waiting {
+                1 => "1 message waits for".to_owned(),
+                many => format!("{many} messages wait for"),
+            },
             relay.reason.as_deref().unwrap_or("no reason is known"),
         ));
     }
@@ -217,30 +236,108 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
             in_doubt: facts.in_doubt.load(Ordering::Relaxed),
         },
         relays,
+        alarms,
         problems,
     })
+}
+
+/// Everything that is counted.
+pub(super) async fn metrics(answers: &Answers) -> Result<MetricsReport, Stopping> {
+    let status = report(answers).await?;
+    let names: Vec<String> = status.relays.iter().map(|it| it.relay.clone()).collect();
+    Ok(MetricsReport {
+        limits: answers.desk.limits(None).await?,
+        relays: answers.facts.relays.report(names.into_iter()),
+        commit: traffic::latency(&answers.spool.commit_times()),
+        oldest_sendable_seconds: oldest_sendable(answers).await?,
+        status,
+    })
+}
+
+/// How long the oldest message that may leave now has been in the spool.
+async fn oldest_sendable(answers: &Answers) -> Result<Option<u64>, Stopping> {
+    let relays = answers.desk.may_leave().await?;
+    let flows = answers.spool.flows().await.unwrap_or_default();
+    let mut oldest: Option<Timestamp> = None;
+    let flows = flows
+        .into_iter()
+        .filter(|it| it.ready.messages > 0 && relays.contains(&it.key.relay))
+        .take(FLOWS_LOOKED_AT);
+    for flow in flows {
+        let first = answers.spool.ready(&flow.key, QueueId::MIN, 1).await;
+        if let Some(first) = first.ok().and_then(|it| it.into_iter().next()) {
+            oldest = Some(oldest.map_or(first.accepted, |it| it.min(first.accepted)));
+        }
+    }
+    let age = |at| answers.clock.now().duration_since(at).as_secs();
+    Ok(oldest.map(|it| u64::try_from(age(it)).unwrap_or(0)))
 }
 
 /// How many messages are in which state; those of a relay that is not active are paused.
 fn counts(
     spool: &SpoolStatus,
-    paused: &BTreeMap<&str, u64>,
+    paused: &[&str],
     sending: u64,
     oldest: Option<Timestamp>,
 ) -> QueueCounts {
-    let paused: u64 = paused.values().sum();
-    let ready = spool.ready.messages;
-    let deferred = spool.deferred.messages;
+    let of_paused = |pick: fn(&RelayCounts) -> Amount| -> u64 {
+        let relays = paused.iter().filter_map(|it| spool.relays.get(*it));
+        relays.map(|it| pick(it).messages).sum()
+    };
+    let (paused_ready, paused_deferred) = (of_paused(|it| it.ready), of_paused(|it| it.deferred));
     let all = [spool.ready, spool.deferred, spool.held];
     QueueCounts {
         messages: all.iter().map(|it| it.messages).sum(),
         recipients: all.iter().map(|it| it.recipients).sum(),
         size_bytes: all.iter().map(|it| it.wire_bytes).sum(),
-        waiting: ready.saturating_sub(paused).saturating_sub(sending),
-        deferred: deferred.saturating_sub(paused.saturating_sub(ready)),
+        waiting: spool.ready.messages.saturating_sub(paused_ready + sending),
+        deferred: spool.deferred.messages.saturating_sub(paused_deferred),
         sending,
-        paused: paused.min(ready + deferred),
+        paused: paused_ready + paused_deferred,
         held: spool.held.messages,
         oldest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amount(messages: u64) -> Amount {
+        Amount {
+            messages,
+            ..Amount::default()
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_paused_relay_is_paused_and_nothing_else_is() {
+        let own = RelayCounts {
+            ready: amount(2),
+            ..RelayCounts::default()
+        };
+        let down = RelayCounts {
+            ready: amount(1),
+            deferred: amount(4),
+            held: amount(1),
+        };
+        let spool = SpoolStatus {
+            ready: amount(3),
+            deferred: amount(4),
+            held: amount(1),
+            relays: [("own".to_owned(), own), ("down".to_owned(), down)].into(),
+            ..SpoolStatus::default()
+        };
+        let told = counts(&spool, &["down", "gone"], 1, None);
+        assert_eq!(
+            (
+                told.waiting,
+                told.sending,
+                told.deferred,
+                told.paused,
+                told.held
+            ),
+            (1, 1, 0, 5, 1)
+        );
     }
 }

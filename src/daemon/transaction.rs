@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use crate::accept::Live;
 use crate::clock::Clock;
 use crate::config::Relay;
+use crate::control::describe;
 use crate::mail::{Envelope, Mailbox, Origin, QueueId, RecipientStatus, ReversePath, State};
 use crate::outcome::report::HEADER_MAXIMUM_BYTES;
 use crate::outcome::settle::in_turn;
@@ -83,6 +84,8 @@ pub struct Outcome {
     pub at: Timestamp,
     /// What was said, when it was a test message.
     pub conversation: Option<Transcript>,
+    /// How long it took, connecting included.
+    pub took: Duration,
 }
 
 impl Office {
@@ -156,6 +159,7 @@ impl Office {
             }),
             cancel: self.lifecycle.draining(),
         };
+        let began = self.clock.uptime();
         // Of a test message an administrator wants to see what was said.
         let is_test = envelope.origin == Origin::Verification;
         let delivered = async {
@@ -174,6 +178,7 @@ impl Office {
         };
         let moment = self.clock.moment();
         let now = moment.wall;
+        let took = moment.uptime.saturating_sub(began);
         let rules = self.rules.borrow().clone();
         let policy = Policy {
             retry: &config.retry,
@@ -196,6 +201,7 @@ impl Office {
                 server: delivery.server,
                 at: now,
                 conversation,
+                took,
             })),
             // We were told to stop: the lease and the final dot in the log tell the rest.
             None => End::CutOff,
@@ -337,11 +343,12 @@ fn log(before: &Envelope, settlement: &Settlement, delivery: &Delivery) {
     let queue_id: QueueId = before.id;
     let relay = before.relay.as_str();
     let from = before.from.to_string();
+    let user = describe::user(&before.rule);
     for attempt in &delivery.attempts {
-        let recipient = &settlement.envelope.recipients[attempt.recipient];
-        let to = recipient.path.to_string();
+        let settled = &settlement.envelope.recipients[attempt.recipient];
+        let recipient = settled.path.to_string();
         let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
-        let said = recipient.last.as_ref();
+        let said = settled.last.as_ref();
         let words = said
             .map(|it| it.text.replace('\n', " / "))
             .unwrap_or_default();
@@ -355,15 +362,15 @@ fn log(before: &Envelope, settlement: &Settlement, delivery: &Delivery) {
             .map(|(_, finding)| finding);
         let class = finding.map(|it| it.class.name());
         let remedy = finding.map(|it| it.remedy.as_str());
-        match recipient.status {
+        match settled.status {
             RecipientStatus::Delivered => {
-                info!(%queue_id, relay, from, to, server, code, words, took_ms, "delivered");
+                info!(%queue_id, user, relay, from, recipient, status = "delivered", server, code, words, took_ms, "delivered");
             }
             RecipientStatus::Failed | RecipientStatus::Expired => {
-                warn!(%queue_id, relay, from, to, server, stage, code, words, class, remedy, "failed");
+                warn!(%queue_id, user, relay, from, recipient, status = "failed", server, stage, code, words, class, remedy, "failed");
             }
             RecipientStatus::Waiting if attempt.in_doubt() => {
-                warn!(%queue_id, relay, from, to, server, stage, words, "in doubt: the final dot was sent and no reply came; it is sent again");
+                warn!(%queue_id, user, relay, from, recipient, status = "in-doubt", server, stage, words, "in doubt: the final dot was sent and no reply came; it is sent again");
             }
             RecipientStatus::Waiting if attempt.result.is_ok() => {}
             RecipientStatus::Waiting => {
@@ -371,7 +378,7 @@ fn log(before: &Envelope, settlement: &Settlement, delivery: &Delivery) {
                     State::Waiting { not_before } => not_before.map(|it| it.to_string()),
                     State::Held(hold) => Some(format!("held: {}", hold.reason.name())),
                 };
-                info!(%queue_id, relay, from, to, server, stage, code, words, class, remedy, again, "deferred");
+                info!(%queue_id, user, relay, from, recipient, status = "deferred", server, stage, code, words, class, remedy, again, "deferred");
             }
             RecipientStatus::Deleted => {}
         }

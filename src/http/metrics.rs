@@ -4,13 +4,18 @@
 //! configuration alone.
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::{
+    EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::control::protocol::{LimitsReport, RelayState, StatusReport};
+use crate::control::protocol::{
+    AlarmReport, Latency, LimitsReport, MetricsReport, RelayState, RelayTraffic, StatusReport,
+};
 
 /// What the text is served as.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,6 +42,18 @@ struct LimitLabel {
     limit: Word,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    relay: Word,
+    outcome: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlarmLabel {
+    alarm: Word,
+    relay: Word,
+}
+
 /// A label's value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Word(String);
@@ -54,48 +71,40 @@ impl EncodeLabelValue for Word {
 }
 
 /// Everything, as text.
-pub fn text(status: &StatusReport, limits: &[LimitsReport]) -> String {
+pub fn text(report: &MetricsReport) -> String {
     let mut registry = Registry::with_prefix("penstock");
-    traffic(&mut registry, status);
+    let status = &report.status;
+    totals(&mut registry, status);
+    traffic(&mut registry, &report.relays);
+    latencies(&mut registry, report);
     queue(&mut registry, status);
     relays(&mut registry, status);
-    budgets(&mut registry, limits);
+    budgets(&mut registry, &report.limits);
+    alarms(&mut registry, &status.alarms);
+    let sendable: Gauge = Gauge::default();
+    sendable.set(whole(report.oldest_sendable_seconds.unwrap_or(0)));
+    registry.register_with_unit(
+        "oldest_sendable_age",
+        "How long the oldest message that may leave now has been in the spool; 0: none may",
+        Unit::Seconds,
+        sendable,
+    );
     let mut text = String::new();
     // A String takes whatever is written to it.
     encode(&mut text, &registry).ok();
     text
 }
 
-fn traffic(registry: &mut Registry, status: &StatusReport) {
+fn totals(registry: &mut Registry, status: &StatusReport) {
     for (name, help, count) in [
-        (
-            "accepted_messages",
-            "Messages accepted",
-            status.traffic.accepted,
-        ),
         (
             "refused_messages",
             "Messages refused at the door",
             status.traffic.refused,
         ),
         (
-            "delivered_recipients",
-            "Recipients that a relay took",
-            status.traffic.delivered,
-        ),
-        (
-            "deferred_attempts",
-            "Attempts that failed for the time being",
-            status.traffic.deferred,
-        ),
-        (
-            "failed_recipients",
-            "Recipients that failed or expired",
-            status.traffic.failed,
-        ),
-        (
             "in_doubt_messages",
-            "Final dots without a reply",
+            "Final dots without a reply, those of the last run included",
             status.spool.in_doubt,
         ),
         (
@@ -106,6 +115,114 @@ fn traffic(registry: &mut Registry, status: &StatusReport) {
     ] {
         registry.register(name, help, ConstCounter::new(count));
     }
+}
+
+fn traffic(registry: &mut Registry, relays: &[RelayTraffic]) {
+    let messages = Family::<OutcomeLabel, Counter>::default();
+    let octets = Family::<OutcomeLabel, Counter>::default();
+    let recipients = Family::<OutcomeLabel, Counter>::default();
+    for relay in relays {
+        let count = |family: &Family<OutcomeLabel, Counter>, outcome: &str, count| {
+            let label = OutcomeLabel {
+                relay: Word::of(&relay.relay),
+                outcome: Word::of(outcome),
+            };
+            family.get_or_create(&label).inc_by(count);
+        };
+        count(&messages, "accepted", relay.accepted);
+        count(&messages, "released", relay.released);
+        count(&messages, "held", relay.held);
+        count(&messages, "in-doubt", relay.in_doubt);
+        count(&octets, "accepted", relay.accepted_bytes);
+        count(&octets, "released", relay.released_bytes);
+        count(&recipients, "delivered", relay.delivered);
+        count(&recipients, "deferred", relay.deferred);
+        count(&recipients, "failed", relay.failed);
+    }
+    registry.register(
+        "messages",
+        "Messages: accepted from clients, released to the relay, held, in doubt",
+        messages,
+    );
+    registry.register_with_unit(
+        "message",
+        "Octets accepted from clients, and released to the relay as they are on the wire",
+        Unit::Bytes,
+        octets,
+    );
+    registry.register(
+        "recipients",
+        "Recipients: delivered, failed for good, or deferred (once for each attempt)",
+        recipients,
+    );
+}
+
+fn latencies(registry: &mut Registry, report: &MetricsReport) {
+    registry.register_with_unit(
+        "commit_duration",
+        "From the last octet of a message to its being durable",
+        Unit::Seconds,
+        Durations(vec![(None, report.commit.clone())]),
+    );
+    let relays = report.relays.iter().map(|it| {
+        let label = RelayLabel {
+            relay: Word::of(&it.relay),
+        };
+        (Some(label), it.latency.clone())
+    });
+    registry.register_with_unit(
+        "relay_duration",
+        "From the start of a transaction with the relay to its end, connecting included",
+        Unit::Seconds,
+        Durations(relays.collect()),
+    );
+}
+
+/// Histograms that were counted elsewhere.
+#[derive(Debug)]
+struct Durations(Vec<(Option<RelayLabel>, Latency)>);
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        for (label, latency) in &self.0 {
+            let bounds = latency.bounds_seconds.iter().copied();
+            let counts = latency.counts.iter().copied();
+            // The library adds them up.
+            let buckets: Vec<(f64, u64)> = bounds
+                .chain(std::iter::once(f64::INFINITY))
+                .zip(counts)
+                .collect();
+            let count = latency.counts.iter().sum();
+            let sum = latency.sum_seconds;
+            match label {
+                None => encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?,
+                Some(label) => encoder
+                    .encode_family(label)?
+                    .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+fn alarms(registry: &mut Registry, standing: &[AlarmReport]) {
+    let alarms = Family::<AlarmLabel, Gauge>::default();
+    for alarm in standing {
+        let label = AlarmLabel {
+            alarm: Word::of(&alarm.alarm),
+            relay: Word::of(alarm.relay.as_deref().unwrap_or("")),
+        };
+        alarms.get_or_create(&label).set(1);
+    }
+    registry.register(
+        "alarm",
+        "1 for each alarm that stands: disk-low, nothing-leaves, relay-paused",
+        alarms,
+    );
 }
 
 fn queue(registry: &mut Registry, status: &StatusReport) {
@@ -190,6 +307,14 @@ fn relays(registry: &mut Registry, status: &StatusReport) {
         waiting.get_or_create(&label()).set(whole(relay.waiting));
         held.get_or_create(&label()).set(whole(relay.held));
     }
+    let paused = status
+        .relays
+        .iter()
+        .filter(|it| it.state == RelayState::Paused)
+        .count();
+    let gauge: Gauge = Gauge::default();
+    gauge.set(whole(paused as u64));
+    registry.register("paused_relays", "Relays that are paused", gauge);
     registry.register("relay_state", "1 for the state that the relay is in", state);
     registry.register(
         "relay_waiting_messages",
@@ -206,6 +331,7 @@ fn relays(registry: &mut Registry, status: &StatusReport) {
 fn budgets(registry: &mut Registry, limits: &[LimitsReport]) {
     let allowed = Family::<LimitLabel, Gauge>::default();
     let used = Family::<LimitLabel, Gauge>::default();
+    let left = Family::<LimitLabel, Gauge>::default();
     for report in limits {
         for window in &report.windows {
             let label = LimitLabel {
@@ -214,6 +340,8 @@ fn budgets(registry: &mut Registry, limits: &[LimitsReport]) {
             };
             allowed.get_or_create(&label).set(whole(window.allowed));
             used.get_or_create(&label).set(whole(window.used));
+            let more = window.allowed.saturating_sub(window.used);
+            left.get_or_create(&label).set(whole(more));
         }
     }
     registry.register(
@@ -222,8 +350,97 @@ fn budgets(registry: &mut Registry, limits: &[LimitsReport]) {
         allowed,
     );
     registry.register("limit_used", "What is used of it now", used);
+    registry.register("limit_left", "What is left of it now", left);
 }
 
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::{QueueCounts, SpoolReport, Traffic};
+
+    fn latency() -> Latency {
+        Latency {
+            bounds_seconds: vec![0.001, 0.5],
+            counts: vec![2, 1, 4],
+            sum_seconds: 9.5,
+        }
+    }
+
+    fn report() -> MetricsReport {
+        let at = "2026-11-21T12:00:00Z".parse().unwrap();
+        MetricsReport {
+            status: StatusReport {
+                version: "0.1.0".into(),
+                hostname: "app01.example.nl".into(),
+                pid: 1,
+                started: at,
+                configured: at,
+                configuration_error: None,
+                listeners: vec![],
+                queue: QueueCounts::default(),
+                traffic: Traffic::default(),
+                spool: SpoolReport {
+                    path: "/var/lib/penstock".into(),
+                    used_bytes: 0,
+                    free_bytes: 5,
+                    min_free_bytes: 4,
+                    accepting: true,
+                    damaged_records: 0,
+                    in_doubt: 0,
+                },
+                relays: vec![],
+                alarms: vec![AlarmReport {
+                    alarm: "disk-low".into(),
+                    relay: None,
+                    since: at,
+                    text: "jan@uwdomein.nl filled it".into(),
+                }],
+                problems: vec![],
+            },
+            limits: vec![],
+            relays: vec![RelayTraffic {
+                relay: "own".into(),
+                accepted: 7,
+                accepted_bytes: 700,
+                released: 5,
+                released_bytes: 600,
+                held: 1,
+                in_doubt: 0,
+                delivered: 6,
+                deferred: 2,
+                failed: 1,
+                latency: latency(),
+            }],
+            commit: latency(),
+            oldest_sendable_seconds: Some(61),
+        }
+    }
+
+    #[test]
+    fn counters_are_by_relay_and_outcome_and_histograms_add_up() {
+        let text = text(&report());
+        for line in [
+            "penstock_messages_total{relay=\"own\",outcome=\"released\"} 5",
+            "penstock_message_bytes_total{relay=\"own\",outcome=\"accepted\"} 700",
+            "penstock_commit_duration_seconds_bucket{le=\"0.001\"} 2",
+            "penstock_commit_duration_seconds_bucket{le=\"0.5\"} 3",
+            "penstock_commit_duration_seconds_bucket{le=\"+Inf\"} 7",
+            "penstock_commit_duration_seconds_count 7",
+            "penstock_commit_duration_seconds_sum 9.5",
+            "penstock_alarm{alarm=\"disk-low\",relay=\"\"} 1",
+            "penstock_oldest_sendable_age_seconds 61",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn no_address_is_shown() {
+        assert!(!text(&report()).contains('@'));
+    }
 }

@@ -140,9 +140,14 @@ async fn picture(requests: &Requests) -> Result<(StatusReport, Vec<LimitsReport>
 }
 
 async fn metrics_text(State(requests): State<Requests>) -> Result<Response, NoAnswer> {
-    let (status, limits) = picture(&requests).await?;
+    let items = ask(&requests, Request::Metrics {}).await?;
+    let report = items.into_iter().find_map(|item| match item {
+        Item::Metrics(report) => Some(report),
+        _ => None,
+    });
+    let report = report.ok_or(NoAnswer::Stuck)?;
     let kind = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
-    Ok((kind, metrics::text(&status, &limits)).into_response())
+    Ok((kind, metrics::text(&report)).into_response())
 }
 
 async fn status(State(requests): State<Requests>) -> Result<Response, NoAnswer> {

@@ -4,7 +4,9 @@
 //! Matching is by plain words, not by regular expressions: its cost is the length of
 //! the text times the number of words, and a line of the file says what it matches.
 
+use std::path::Path;
 use std::sync::LazyLock;
+use std::{fs, io};
 
 use serde::Deserialize;
 
@@ -97,6 +99,18 @@ impl Rules {
             Some(text) => Ok(Self::read(text, file)?.before_compiled_in()),
             None => Ok(COMPILED_IN.clone()),
         }
+    }
+
+    /// The rules in use for a configuration file: the administrator's own stand beside it.
+    pub fn beside(configuration: &Path) -> Result<Self, String> {
+        let path = configuration.with_file_name(RULES_FILE);
+        let name = path.display().to_string();
+        let added = match fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(format!("cannot read {name}: {error}")),
+        };
+        Self::in_use(added.as_deref(), &name).map_err(|error| error.to_string())
     }
 
     /// These rules first, then those that come with Penstock.

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::mail::QueueId;
+use crate::measure::Histogram;
 
 use super::SpoolOptions;
 use super::content::{Buffers, LargeFile};
@@ -38,6 +39,8 @@ const GROUP_BYTES: u64 = 8 << 20;
 pub struct Engine {
     pub options: SpoolOptions,
     pub clock: Clock,
+    /// How long commits took.
+    pub commits: Histogram,
     pub runtime: tokio::runtime::Handle,
     pub store: Arc<Store>,
     pub library: Library,
@@ -205,6 +208,7 @@ impl Engine {
             failing: Mutex::new(None),
             options: parts.options,
             clock: parts.clock,
+            commits: Histogram::default(),
             store: parts.store,
             library: parts.library,
             lock: Mutex::new(Some(parts.lock)),

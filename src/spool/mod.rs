@@ -54,6 +54,7 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::mail::{Envelope, QueueId};
+use crate::measure::Counted;
 
 use durable::Room;
 use engine::{Engine, Parts, Urgency, Write};
@@ -181,8 +182,17 @@ impl Spool {
     /// Accepts several messages: all or none.
     pub async fn commit_all(&self, messages: Vec<(Envelope, Content)>) -> Result<(), SpoolError> {
         self.check_room()?;
+        let began = self.0.clock.uptime();
         let write = self.0.accepting(messages).await?;
-        self.0.write(write).await
+        self.0.write(write).await?;
+        let took = self.0.clock.uptime().saturating_sub(began);
+        self.0.commits.observe(took);
+        Ok(())
+    }
+
+    /// How long commits took since the spool was opened.
+    pub fn commit_times(&self) -> Counted {
+        self.0.commits.counted()
     }
 
     /// Whether new mail may be accepted: the reserve of `min-free` is untouched.

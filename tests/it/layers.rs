@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mail", &[]),
     ("clock", &[]),
+    ("measure", &[]),
     ("smtp", &["mail"]),
     ("config", &["mail"]),
     ("dns", &["mail"]),
     // What a peer's certificate says is made printable before it is shown.
     ("tls", &["mail", "config"]),
     ("route", &["mail", "config"]),
-    ("spool", &["mail", "clock"]),
+    ("spool", &["mail", "clock", "measure"]),
     (
         "accept",
         &["mail", "smtp", "clock", "config", "tls", "route", "spool"],
@@ -61,7 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "mail", "smtp", "clock", "dns", "tls", "config", "route", "spool", "accept", "release",
-            "relay", "outcome", "hint", "verify", "control", "http",
+            "relay", "outcome", "hint", "verify", "control", "http", "measure",
         ],
     ),
 ];

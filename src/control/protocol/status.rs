@@ -30,8 +30,23 @@ pub struct StatusReport {
     pub spool: SpoolReport,
     /// Every relay.
     pub relays: Vec<RelayStatus>,
+    /// The alarms that stand; each is also mailed to `admin`.
+    pub alarms: Vec<AlarmReport>,
     /// What somebody should look at, a sentence each, worst first; empty: all is well.
     pub problems: Vec<String>,
+}
+
+/// An alarm that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmReport {
+    /// `disk-low`, `nothing-leaves` or `relay-paused`.
+    pub alarm: String,
+    /// The relay that has it; none: it is about all of them.
+    pub relay: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// For people: a sentence.
+    pub text: String,
 }
 
 /// A listener and who is connected to it.

@@ -560,6 +560,12 @@ fn status_top_hints_and_reload_are_spelt_like_this() {
                 in_doubt: 0,
             },
             relays: vec![relay()],
+            alarms: vec![AlarmReport {
+                alarm: "relay-paused".into(),
+                relay: Some("own".into()),
+                since: at("11:00:00"),
+                text: "the relay own is paused: 535".into(),
+            }],
             problems: vec!["relay own is paused".into()],
         })),
         &format!(
@@ -569,7 +575,9 @@ fn status_top_hints_and_reload_are_spelt_like_this() {
             "auth":"off","clients":2}}],"queue":{queue_json},"traffic":{traffic_json},
             "spool":{{"path":"/var/lib/penstock","used_bytes":1,"free_bytes":2,
             "min_free_bytes":3,"accepting":true,"damaged_records":0,"in_doubt":0}},
-            "relays":[{RELAY}],"problems":["relay own is paused"]}}}}"#
+            "relays":[{RELAY}],"alarms":[{{"alarm":"relay-paused","relay":"own",
+            "since":"2026-11-21T11:00:00Z","text":"the relay own is paused: 535"}}],
+            "problems":["relay own is paused"]}}}}"#
         ),
     );
     pinned(

@@ -11,11 +11,11 @@ use crate::outcome::{self, Cause, Health};
 use crate::verify::{self, Verification};
 
 use crate::daemon::alarm::Alarm;
+use crate::daemon::alarms::Kind;
 
 use super::Delivery;
+use super::watch::paused_for;
 
-/// Alarms about one relay are mailed at least this far apart.
-const ALARM_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// The kind of the spool's notes about a relay's health.
 pub(super) const HEALTH: &str = "health";
 
@@ -36,8 +36,8 @@ pub(in crate::daemon) struct RelayBook {
     pub last_failure: Option<(Timestamp, String)>,
     /// When to look for due retries again.
     pub(super) next_retry: Option<Timestamp>,
-    /// When its trouble was last mailed to the administrator.
-    pub(super) last_alarm: Option<Timestamp>,
+    /// Since when something may leave for it and nothing does (uptime).
+    pub(super) idle_since: Option<Duration>,
     /// Its delay warnings were given up to this message in the present round.
     pub(super) warned_up_to: Option<QueueId>,
 }
@@ -63,6 +63,7 @@ impl Delivery {
             (outcome::Change::Paused, Some(pause)) => {
                 self.release.pause(relay);
                 let alarm = Alarm::paused(relay, &pause);
+                let text = paused_for(relay, &pause);
                 let (class, remedy, words) = (pause.class, pause.remedy, pause.words);
                 let next_probe = pause.next_probe.map(|it| it.to_string());
                 match pause.cause {
@@ -78,7 +79,7 @@ impl Delivery {
                             "relay paused: its mail waits"
                         );
                         if pause.cause == Cause::Trouble {
-                            self.alarm(relay, alarm);
+                            self.raise(Kind::RelayPaused, Some(relay), &text, alarm);
                         }
                     }
                 }
@@ -95,23 +96,12 @@ impl Delivery {
                 value = book.health.to_value();
                 info!(relay, "relay resumed");
                 self.call_back(relay, aside).await;
+                self.clear(Kind::RelayPaused, Some(relay));
             }
         }
         if let Err(trouble) = self.office.spool.note(HEALTH, relay, Some(value)).await {
             warn!(%trouble, relay, "cannot remember how the relay is");
         }
-    }
-
-    /// Has an alarm about a relay mailed, unless one was just now: a relay that comes and
-    /// goes must not fill a mailbox.
-    fn alarm(&mut self, relay: &str, alarm: Alarm) {
-        let now = self.office.clock.now();
-        let last = &mut self.book(relay).last_alarm;
-        if last.is_some_and(|it| now.duration_since(it).unsigned_abs() < ALARM_PAUSE) {
-            return;
-        }
-        *last = Some(now);
-        self.alarms.push(alarm);
     }
 
     /// Mails what the administrator should know.

@@ -15,6 +15,7 @@ use crate::release::Grant;
 use crate::spool::{FlowKey, Lease, Leased, Released, SpoolError, Waiting};
 use crate::verify;
 
+use crate::daemon::alarms::Kind;
 use crate::daemon::desk::Event;
 use crate::daemon::transaction::{End, Ended};
 
@@ -132,9 +133,16 @@ impl Delivery {
             End::CutOff => {}
             End::Settled(outcome) => {
                 self.release.settled(grant.grant, outcome.released, now);
-                self.facts.count(&outcome.before, &outcome.settlement);
+                self.facts.count(
+                    &outcome.before,
+                    &outcome.settlement,
+                    grant.wire_bytes,
+                    outcome.took,
+                );
+                self.clear(Kind::NothingLeaves, Some(&relay));
                 let retry = self.live.config.retry;
                 let book = self.book(&relay);
+                book.idle_since = None;
                 if outcome.settlement.delivered {
                     book.last_success = Some(outcome.at);
                 } else if let Some(said) = last_words(&outcome.settlement.envelope) {

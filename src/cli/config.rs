@@ -10,6 +10,8 @@ use serde_json::{Map, Value as Json, json};
 use toml::Value;
 
 use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Section};
+use crate::outcome::Rules;
+use crate::outcome::rules::RULES_FILE;
 
 /// The exit code of a bad configuration (sysexits.h, EX_CONFIG).
 pub const EXIT_CONFIG: u8 = 78;
@@ -19,9 +21,10 @@ const COMMENT_COLUMN: usize = 40;
 /// Wide enough for a terminal that nobody resized.
 const COLUMNS: usize = 80;
 
-/// Checks both files; exits 78 if the daemon would not start with them.
+/// Checks both files, and the rules for refusals where there are any; exits 78 if the
+/// daemon would not start with them.
 pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let checked = config::inspect(path);
+    let checked = with_rules(path, config::inspect(path));
     let text = match json {
         true => one_line(&check_json(path, &checked)),
         false => check_text(path, &checked),
@@ -31,6 +34,25 @@ pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(EXIT_CONFIG),
     })
+}
+
+/// Adds what is wrong with the administrator's own rules.
+fn with_rules(path: &Path, checked: Result<Checked, ConfigError>) -> Result<Checked, ConfigError> {
+    let Err(words) = Rules::beside(path) else {
+        return checked;
+    };
+    let mut problems = checked.err().map(|it| it.problems).unwrap_or_default();
+    let file = path.with_file_name(RULES_FILE);
+    let name = format!("{}: ", file.display());
+    problems.push(Problem {
+        line: None,
+        key: String::new(),
+        what: words.strip_prefix(&name).unwrap_or(&words).to_owned(),
+        remedy: "put it right, or take the file away: the rules that come with Penstock remain"
+            .to_owned(),
+        file,
+    });
+    Err(ConfigError { problems })
 }
 
 /// Shows every value as it takes effect, secrets as `***`, and where limits come from.

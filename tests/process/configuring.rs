@@ -242,6 +242,13 @@ fn a_mistake_changes_nothing_and_says_file_line_key_and_remedy() {
     )
     .unwrap();
     home.refused(78, &["config", "check"], "chmod 0640");
+    let broken = home.path("penstock.toml");
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o640)).unwrap();
+    home.write("rules.toml", "[[rule]]\nclas = \"policy\"\n");
+    home.refused(78, &["config", "check"], "rules.toml\n  ");
+    home.refused(78, &["config", "check"], "1 mistake");
+    fs::remove_file(home.path("rules.toml")).unwrap();
+    home.done(&["config", "check"], "");
     fs::remove_file(home.path("penstock.toml")).unwrap();
     let ran = home.penstock(&["config", "check"], "");
     assert_eq!(ran.code, 78);

@@ -189,6 +189,7 @@ fn sentence(look: &Look, action: &Action, report: &ChangeReport) -> String {
     match action {
         Action::Reroute { to } => text += &format!(", by relay {to}"),
         Action::Delete => text += "; nobody is told",
+        Action::Fail if report.messages == 1 => text += "; its sender gets a report",
         Action::Fail => text += "; their senders get a report",
         Action::Hold | Action::Release | Action::Retry => {}
     }

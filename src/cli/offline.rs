@@ -140,6 +140,7 @@ fn not_here(id: &str) -> Trouble {
 fn situation(envelope: &Envelope, context: &Context) -> Situation {
     let mut situation = Situation::of(envelope, context.screen.look.words.now);
     if situation.why == "unknown" {
+        situation.why = "stopped".into();
         situation.text = "penstockd is stopped".into();
     }
     situation

@@ -15,7 +15,7 @@ use ratatui::{DefaultTerminal, Frame};
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::screen::Look;
-use super::words::grouped;
+use super::words::{count, grouped};
 use super::{limits, status};
 use crate::control::client::{Answer, ClientError};
 use crate::control::protocol::{Item, RelayState, RelayStatus, Request, TopSnapshot};
@@ -165,7 +165,7 @@ impl View {
         };
         let relays = u16::try_from(picture.relays.len()).unwrap_or(u16::MAX);
         let [head, table, detail, keys] = Layout::vertical([
-            Constraint::Length(3),
+            Constraint::Length(4),
             Constraint::Max(relays.saturating_add(2)),
             Constraint::Fill(1),
             Constraint::Length(1),
@@ -220,10 +220,10 @@ impl View {
         let time = self.look.words.precise(picture.at);
         vec![
             Line::from(format!(
-                "penstock  {time}  {} clients  {}",
-                grouped(picture.clients),
-                rates.join("  ")
+                "penstock  {time}  {}",
+                count(picture.clients, "client", "clients")
             )),
+            Line::from(format!("traffic   {}", rates.join("  "))),
             Line::from(format!(
                 "queue     {}",
                 status::queue(&self.look, &picture.queue)
@@ -328,14 +328,17 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            text[0],
-            "penstock  14:02:02  3 clients  12.5 accepted/s  0.0 delivered/s  0.0 deferred/s  0.0 faile"
+            text[0..3],
+            [
+                "penstock  14:02:02  3 clients",
+                "traffic   12.5 accepted/s  0.0 delivered/s  0.0 deferred/s  0.0 failed/s",
+                "queue     1,234 messages, 5 MB: 1,234 waiting"
+            ]
         );
-        assert_eq!(text[1], "queue     1,234 messages, 5 MB: 1,234 waiting");
-        assert!(text[3].starts_with("RELAY"), "{text:#?}");
-        assert!(text[4].starts_with("own "), "{text:#?}");
+        assert!(text[4].starts_with("RELAY"), "{text:#?}");
+        assert!(text[5].starts_with("own "), "{text:#?}");
         assert!(
-            text[5].contains("paused") && text[5].contains("535 5.7.8 \\u{1b}[31mbad"),
+            text[6].contains("paused") && text[5].contains("535 5.7.8 \\u{1b}[31mbad"),
             "{text:#?}"
         );
         assert_eq!(text[11], "q quit   up/down relay");

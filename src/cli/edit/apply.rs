@@ -72,7 +72,7 @@ pub fn apply(context: &mut Context, draft: &Draft, args: ApplyArgs) -> Outcome {
     }
     let verdict = match (&reloaded, changes, args.dry_run) {
         (_, false, _) => "nothing is different",
-        (_, true, true) => "checked; not written, because of --dry-run",
+        (_, true, true) => "checked; not written",
         (Reloaded::NotAsked, ..) => "written; it takes effect at the next reload",
         (Reloaded::NoDaemon, ..) => "written; penstockd does not run, it takes effect at its start",
         (Reloaded::Done(_), ..) => "written, and in effect",

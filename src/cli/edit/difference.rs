@@ -24,9 +24,31 @@ pub fn difference(before: &str, after: &str) -> Vec<String> {
         .zip(new.iter().rev())
         .take_while(same)
         .count();
-    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
-    let head = old.iter().zip(new).take_while(same).count();
-    compared(&old[head..], &new[head..])
+    let (old_end, new_end) = (old.len() - tail, new.len() - tail);
+    let (above, beside) = (&old[..old_end], &new[..new_end]);
+    let head = above.iter().zip(beside).take_while(same).count();
+    let marked = |mark, lines: &[&str]| lines.iter().map(|it| format!("{mark} {it}")).collect();
+    if head == old_end {
+        return marked('+', &new[as_entries(&new, head..new_end)]);
+    }
+    if head == new_end {
+        return marked('-', &old[as_entries(&old, head..old_end)]);
+    }
+    compared(&old[head..old_end], &new[head..new_end])
+}
+
+/// The same lines from the beginning of an entry on, if that says the same: an entry that
+/// comes behind one that ends alike is not shown with the other one's end.
+fn as_entries(lines: &[&str], range: Range<usize>) -> Range<usize> {
+    let begins = |at: usize| lines[at].is_empty() || lines[at].starts_with('[');
+    let mut moved = range.clone();
+    while !moved.is_empty() && !begins(moved.start) {
+        if moved.end == lines.len() || lines[moved.start] != lines[moved.end] {
+            return range;
+        }
+        moved = moved.start + 1..moved.end + 1;
+    }
+    moved
 }
 
 /// The longest common lines stay, the others go and come.
@@ -136,6 +158,24 @@ mod tests {
         assert_eq!(
             difference("[[u]]\na = 1\n\n[[u]]\na = 2\n", "[[u]]\na = 2\n"),
             ["- [[u]]", "- a = 1", "- "]
+        );
+    }
+
+    #[test]
+    fn an_entry_is_shown_from_its_own_beginning_whatever_stands_before_it() {
+        let one = "[[u]]\na = 1\nr = 0\n";
+        let both = "[[u]]\na = 1\nr = 0\n\n[[u]]\na = 2\nr = 0\n";
+        assert_eq!(
+            difference(one, both),
+            ["+ ", "+ [[u]]", "+ a = 2", "+ r = 0"]
+        );
+        assert_eq!(
+            difference(both, one),
+            ["- ", "- [[u]]", "- a = 2", "- r = 0"]
+        );
+        assert_eq!(
+            difference("a = 1\nb = 2\n", "a = 1\nx = 1\nb = 2\n"),
+            ["+ x = 1"]
         );
     }
 

@@ -17,6 +17,9 @@ mod daemon;
 mod relay;
 
 mod clients;
+mod commands;
 mod hints;
+mod monitoring;
+mod postfix_import;
 mod programs;
 mod servers;

@@ -157,7 +157,11 @@ async fn sighup_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong
     assert!(daemon.told("READY=1", SOON).await);
     let heard = daemon.heard();
     let since = heard.iter().find(|it| it.starts_with("MONOTONIC_USEC="));
-    assert_eq!(heard.first().map(String::as_str), Some("RELOADING=1"), "{heard:?}");
+    assert_eq!(
+        heard.first().map(String::as_str),
+        Some("RELOADING=1"),
+        "{heard:?}"
+    );
     assert!(since.is_some(), "{heard:?}");
     it.submit("old configuration").await;
     it.relay.received(1, SOON).await;
@@ -265,4 +269,123 @@ async fn without_a_daemon_a_live_verb_ends_with_69_and_the_queue_is_read_from_th
         String::from_utf8_lossy(&content.stdout).contains("Subject: waits"),
         "{content:?}"
     );
+}
+
+/// The daemon in a mount namespace of its own, where the journal's socket is `journal`.
+fn in_front_of(journal: &std::path::Path, home: &Home) -> std::process::Command {
+    let plain = home.command();
+    let mut command = std::process::Command::new("unshare");
+    // Standard error is what systemd would have made of it: that is how it is recognised.
+    let script = "mkdir -p /run/systemd && mount -t tmpfs none /run/systemd && mkdir /run/systemd/journal && \
+         touch /run/systemd/journal/socket && mount --bind \"$JOURNAL\" /run/systemd/journal/socket && \
+         export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && exec \"$0\" \"$@\"";
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env("JOURNAL", journal);
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+#[tokio::test]
+#[ignore = "needs to be root, for a journal of its own; .ci/run is"]
+async fn the_journal_gets_an_entry_an_event_with_fields_to_look_for() {
+    let it = setting(FakeRelay::default()).await;
+    it.home.configure(
+        &it.config(""),
+        "[[user]]\naddress = \"@app.test\"\nrelay = \"out\"\n",
+    );
+    let path = it.home.path("journal.sock");
+    let journal = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    journal.set_read_timeout(Some(SOON)).unwrap();
+    let mut daemon = it.home.start_with(in_front_of(&path, &it.home)).await;
+    let id = it.submit("to the journal").await;
+    it.relay.received(1, SOON).await;
+    let entry = tokio::task::spawn_blocking(move || {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let length = journal.recv(&mut buffer).expect("no entry says delivered");
+            let fields = fields(&buffer[..length]);
+            if fields.contains(&("MESSAGE".into(), "delivered".into())) {
+                return fields;
+            }
+        }
+    })
+    .await
+    .unwrap();
+    for (name, value) in [
+        ("PENSTOCK_QUEUE_ID", id.as_str()),
+        ("PENSTOCK_USER", "@app.test"),
+        ("PENSTOCK_FROM", "a@app.test"),
+        ("PENSTOCK_RELAY", "out"),
+        ("PENSTOCK_RECIPIENT", "b@example.net"),
+        ("PENSTOCK_STATUS", "delivered"),
+        ("PENSTOCK_CODE", "250"),
+        // tracing's info is the journal's notice.
+        ("PRIORITY", "5"),
+        ("SYSLOG_IDENTIFIER", "penstockd"),
+    ] {
+        assert!(
+            entry.contains(&(name.into(), value.into())),
+            "{name}={value}: {entry:#?}"
+        );
+    }
+    assert!(daemon.stop().await.success());
+}
+
+/// The fields of an entry in the journal's own format: `NAME=value`, or the name alone, the
+/// length in eight octets, and the value.
+fn fields(mut entry: &[u8]) -> Vec<(String, String)> {
+    let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+    let mut fields = Vec::new();
+    while let Some(end) = entry.iter().position(|it| *it == b'\n') {
+        let line = &entry[..end];
+        entry = &entry[end + 1..];
+        if let Some(equals) = line.iter().position(|it| *it == b'=') {
+            fields.push((text(&line[..equals]), text(&line[equals + 1..])));
+            continue;
+        }
+        let length = u64::from_le_bytes(entry[..8].try_into().unwrap()) as usize;
+        fields.push((text(line), text(&entry[8..8 + length])));
+        entry = &entry[8 + length + 1..];
+    }
+    fields
+}
+
+#[tokio::test]
+async fn an_event_is_one_line_of_text_or_one_json_object() {
+    let it = setting(FakeRelay::default().answering("RCPT", "550 5.1.1 no \x1b[2Juser")).await;
+    for format in ["plain", "json"] {
+        std::fs::remove_file(it.home.path("log")).ok();
+        let mut command = it.home.command();
+        command.args(["--log", format]);
+        let mut daemon = it.home.start_with(command).await;
+        let id = it.submit("one line").await;
+        it.home.logged("550").await;
+        assert!(daemon.stop().await.success());
+        let log = it.home.log();
+        let said: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(&id) && line.contains("550"))
+            .collect();
+        assert_eq!(said.len(), 1, "{log}");
+        assert!(!log.contains('\x1b'), "{log}");
+        if format == "json" {
+            for line in log.lines() {
+                let event: serde_json::Value = serde_json::from_str(line).expect(line);
+                assert!(
+                    event["level"].is_string() && event["message"].is_string(),
+                    "{line}"
+                );
+            }
+            let event: serde_json::Value = serde_json::from_str(said[0]).unwrap();
+            assert_eq!(event["queue_id"], id.as_str());
+            assert_eq!(event["status"], "failed");
+        }
+    }
 }

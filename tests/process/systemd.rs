@@ -10,8 +10,14 @@ fn units(folder: &Path) -> Vec<PathBuf> {
         .map(|name| {
             let text = std::fs::read_to_string(source.join(name)).unwrap();
             let text = text
-                .replace("/usr/bin/penstockd ", concat!(env!("CARGO_BIN_EXE_penstockd"), " "))
-                .replace("/usr/bin/penstock ", concat!(env!("CARGO_BIN_EXE_penstock"), " "));
+                .replace(
+                    "/usr/bin/penstockd ",
+                    concat!(env!("CARGO_BIN_EXE_penstockd"), " "),
+                )
+                .replace(
+                    "/usr/bin/penstock ",
+                    concat!(env!("CARGO_BIN_EXE_penstock"), " "),
+                );
             std::fs::write(folder.join(name), text).unwrap();
             folder.join(name)
         })

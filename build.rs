@@ -30,7 +30,14 @@ fn from_git() -> Option<String> {
     // What changes here is compiled again anyway.
     println!("cargo:rerun-if-changed=src");
     println!("cargo:rerun-if-changed=Cargo.lock");
-    let changed = git(&["status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock"])?;
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--",
+        "src",
+        "Cargo.toml",
+        "Cargo.lock",
+    ])?;
     Some(match changed.is_empty() {
         true => commit,
         false => format!("{commit}+"),

@@ -9,6 +9,7 @@
 mod board;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -219,7 +220,8 @@ impl Hinting {
             };
             let now = self.clock.now();
             let wake = async {
-                match next.and_then(|it| it.duration_since(now).try_into().ok()) {
+                match next.map(|it| Duration::try_from(it.duration_since(now)).unwrap_or_default())
+                {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => std::future::pending().await,
                 }

@@ -226,9 +226,17 @@ fn of_standing(
         Standing::Missing(what) => {
             let found = format!("the SPF record of {domain} does not authorise {relay}: {what}");
             let it = say(HintName::SpfRelayMissing, Severity::Serious, found);
-            let proposal = remedy::extended(walk, addition);
+            let mut proposal = remedy::extended(walk, addition);
+            if !proposal.changes(walk) && !addition.networks.is_empty() {
+                // The include stands there and does not have the addresses.
+                let by_address = Addition {
+                    include: None,
+                    networks: addition.networks.clone(),
+                };
+                proposal = remedy::extended(walk, &by_address);
+            }
             // By the addresses it may fail for another reason than a missing term.
-            if proposal.text.as_deref() == Some(walk.text.as_str()) {
+            if !proposal.changes(walk) {
                 return Some(Finding {
                     remedy: "The term for the relay stands there; repair what is said above."
                         .to_owned(),

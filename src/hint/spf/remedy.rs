@@ -25,6 +25,16 @@ pub struct Proposal {
     pub notes: Vec<String>,
 }
 
+impl Proposal {
+    /// Whether it says anything else than the record that stands; having none to offer
+    /// does.
+    pub fn changes(&self, walk: &Walk) -> bool {
+        let standing: Vec<&str> = terms(&walk.text).collect();
+        let proposed = self.text.as_deref().map(|it| terms(it).collect::<Vec<_>>());
+        proposed != Some(standing)
+    }
+}
+
 /// How many networks a proposal may list; beyond that nobody keeps them right.
 const NETWORKS_MAXIMUM: usize = 16;
 

@@ -86,6 +86,19 @@ async fn a_record_without_the_relay_is_shown_with_it() {
             text("v=spf1 mx ip4:203.0.113.0/31 -all")
         )]
     );
+    // The include stands there, and does not have the address.
+    assert_eq!(
+        found(
+            &zone("v=spf1  include:spf.relay.example -all"),
+            &format!("{INCLUDE}\noutbound-ips = [\"203.0.113.9\"]")
+        )
+        .await,
+        [(
+            "spf-relay-missing",
+            Severity::Serious,
+            text("v=spf1 include:spf.relay.example ip4:203.0.113.9 -all")
+        )]
+    );
     // There, but not to pass.
     assert_eq!(
         found(&zone("v=spf1 ?include:spf.relay.example -all"), INCLUDE).await,

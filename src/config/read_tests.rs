@@ -175,13 +175,9 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 #[test]
 fn keys_of_unbuilt_features_are_refused_as_such() {
     refused(
-        "[http]\nconfirm = \"127.0.0.1:8025\"\n[relays.a]\nserver = \"[a.example]\"\n\
-         auth = \"xoauth2\"\n",
+        "[relays.a]\nserver = \"[a.example]\"\nauth = \"xoauth2\"\n",
         "",
-        &[
-            "2 http.confirm: is not built yet",
-            "5 relays.a.auth: xoauth2 is not built yet",
-        ],
+        &["3 relays.a.auth: xoauth2 is not built yet"],
     );
 }
 

@@ -131,6 +131,9 @@ impl Delivery {
                 self.release.assume_spent(relay, now);
             }
         }
+        // The first reading of the clocks of this boot: whatever is done to the wall clock
+        // from here on changes nothing.
+        self.hand_over_ledger();
         for (relay, book) in &self.relays {
             if let Some(pause) = book.health.pause() {
                 self.release.pause(relay);

@@ -4,9 +4,11 @@
 //! it counts on through suspend and no administrator can set it back. For waiting
 //! inside the program tokio's clock is used directly.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// One reading of both clocks, and of which boot it was.
 ///
@@ -57,6 +59,8 @@ enum Source {
     Tokio {
         origin: tokio::time::Instant,
         start: Timestamp,
+        /// Milliseconds by which the wall clock was set since.
+        set_by: Arc<AtomicI64>,
         uptime: Duration,
         boot: String,
     },
@@ -73,9 +77,19 @@ impl Clock {
         Self::with(Source::Tokio {
             origin: tokio::time::Instant::now(),
             start,
+            set_by: Arc::default(),
             uptime: Duration::from_secs(1_000),
             boot: "test-boot".into(),
         })
+    }
+
+    /// Sets the wall clock of a [clock that follows tokio's](Self::following_tokio), as an
+    /// administrator or NTP may; the machine's own is not ours to set.
+    pub fn set_wall(&self, by: SignedDuration) {
+        if let Source::Tokio { set_by, .. } = &self.source {
+            let by = i64::try_from(by.as_millis()).unwrap_or(0);
+            set_by.fetch_add(by, Ordering::Relaxed);
+        }
     }
 
     fn with(source: Source) -> Self {
@@ -98,7 +112,15 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let now = match &self.source {
             Source::System => Timestamp::now(),
-            Source::Tokio { origin, start, .. } => *start + origin.elapsed(),
+            Source::Tokio {
+                origin,
+                start,
+                set_by,
+                ..
+            } => {
+                let set_by = SignedDuration::from_millis(set_by.load(Ordering::Relaxed));
+                *start + origin.elapsed() + set_by
+            }
         };
         Timestamp::from_millisecond(now.as_millisecond()).expect("it was a timestamp before")
     }

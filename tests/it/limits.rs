@@ -6,7 +6,7 @@ use std::time::Duration;
 use penstock::daemon::Ended;
 
 use crate::client::message;
-use crate::harness::Harness;
+use crate::harness::{Harness, relay};
 use crate::relay::{Answer, FakeRelay, Transaction};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -201,4 +201,81 @@ async fn nothing_waits_without_a_reason_that_can_be_shown() {
         assert!(!why.is_empty(), "{message:#?}");
     }
     assert_eq!(penstock.stop().await, Ended::InGoodOrder);
+}
+
+/// Submits 60 at once and lets them go under a batch of 20.
+async fn sixty_under_twenty(out: &crate::relay::Relay) -> Harness {
+    let penstock = Harness::relaying_to(out, &batch_of(20)).await;
+    submit(&penstock, "news@example.org", 60, "the news").await;
+    tokio::time::sleep(MINUTE).await;
+    assert!((19..=20).contains(&out.count()), "{}", out.count());
+    penstock
+}
+
+fn batch_of(messages: usize) -> String {
+    format!(
+        "limits = {{ batch-messages = {messages}, batch-interval = \"5m\", per-hour = \"unlimited\", interactive-share = \"0%\" }}"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_lowered_by_a_reload_counts_what_already_left() {
+    let out = FakeRelay::default().forgetting_content().start().await;
+    let penstock = sixty_under_twenty(&out).await;
+    let before = out.count();
+    let config = format!(
+        "default-relay = \"out\"\n{}",
+        relay("out", &out, &batch_of(5))
+    );
+    penstock.configure(&config, "");
+    penstock.ask(serde_json::json!({"reload": {}})).await;
+    penstock.until_idle().await;
+    let all = in_order(out.transactions());
+    assert_eq!(all.len(), 60);
+    // Not one more while what left under the old limit is in the window,
+    let apart = all[before].ended - all[before - 1].ended;
+    assert!(apart > 5 * MINUTE, "{apart:?}");
+    // and five at most from then on.
+    let later = &all[before..];
+    assert!(most(later, 5 * MINUTE, |_| 1) <= 5, "{:?}", times(later));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_index_takes_no_limit_with_it() {
+    let out = FakeRelay::default().forgetting_content().start().await;
+    let mut penstock = sixty_under_twenty(&out).await;
+    for _ in 0..3 {
+        penstock.stop().await;
+        std::fs::remove_dir_all(penstock.path("state/index")).unwrap();
+        penstock.run().await;
+        tokio::time::sleep(MINUTE).await;
+    }
+    penstock.until_idle().await;
+    let all = in_order(out.transactions());
+    assert_eq!(all.len(), 60);
+    assert!(most(&all, 5 * MINUTE, |_| 1) <= 20, "{:?}", times(&all));
+    // Three full batches but for what is kept of each.
+    let took = all[59].ended - all[0].ended;
+    assert!(took < 16 * MINUTE, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_neither_opens_a_window_nor_closes_one() {
+    let out = FakeRelay::default().forgetting_content().start().await;
+    let mut penstock = sixty_under_twenty(&out).await;
+    for hours in [3, -30, 26, -1, 2] {
+        penstock
+            .clock()
+            .set_wall(jiff::SignedDuration::from_hours(hours));
+        tokio::time::sleep(MINUTE).await;
+        // What a restart reads of the log was written by either clock.
+        penstock.stop().await;
+        penstock.run().await;
+    }
+    penstock.until_idle().await;
+    let all = in_order(out.transactions());
+    assert_eq!(all.len(), 60);
+    assert!(most(&all, 5 * MINUTE, |_| 1) <= 20, "{:?}", times(&all));
+    let took = all[59].ended - all[0].ended;
+    assert!(took < 16 * MINUTE, "{took:?}");
 }

@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::relay::{lines_of, plain_table};
 use super::screen::{Look, Tone};
 use super::words::{count, grouped, size, span};
 use crate::control::protocol::{
@@ -43,65 +42,42 @@ pub fn limits(context: &mut Context, args: RelayArgs) -> Outcome {
 
 /// Shows the mailings that wait or ended within the hour.
 pub fn mailings(context: &mut Context, args: RelayArgs) -> Outcome {
-    let mut table = plain_table(
-        &context.screen.look,
-        &[
-            "MAILING", "FROM", "RELAY", "ACCEPTED", "WAITING", "HELD", "LAST",
-        ],
-    );
     let mut any = false;
     for item in context.ask(&Request::Mailings { relay: args.relay })? {
         let Item::Mailing(mailing) = item? else {
             continue;
         };
         any = true;
-        if context.screen.look.json {
-            context.screen.json(&mailing)?;
-        } else {
-            table.add_row(mailing_row(&context.screen.look, &mailing));
+        let screen = &mut context.screen;
+        if screen.look.json {
+            screen.json(&mailing)?;
+            continue;
+        }
+        let of = format!("{} by {}", mailing.from, mailing.relay);
+        for line in mailing_lines(&screen.look, &mailing, &of) {
+            screen.line(line)?;
         }
     }
-    if context.screen.look.json {
-        return Ok(());
-    }
-    if !any {
-        return Ok(context.screen.line("no mailing within the last hour")?);
-    }
-    for line in lines_of(&table) {
-        context.screen.line(line)?;
+    if !any && !context.screen.look.json {
+        context.screen.line("no mailing within the last hour")?;
     }
     Ok(())
 }
 
-fn mailing_row(look: &Look, mailing: &MailingReport) -> [String; 7] {
-    let accepted = match mailing.limit {
-        Some(limit) => format!("{} of {}", grouped(mailing.accepted), grouped(limit)),
-        None => grouped(mailing.accepted),
-    };
-    [
-        look.fit(&mailing.mailing, 30),
-        look.fit(&mailing.from, 30),
-        look.fit(&mailing.relay, 20),
-        accepted,
-        grouped(mailing.waiting),
-        grouped(mailing.held),
-        look.words.relative(mailing.last_accepted),
-    ]
-}
-
+/// The columns of what a limit is called.
+const NAME: usize = 19;
 /// The columns of a bar.
-const BAR: usize = 20;
+const BAR: usize = 10;
 
-/// One relay's limits.
+/// One relay's limits, and who and what waits under them.
 pub fn lines(look: &Look, report: &LimitsReport) -> Vec<String> {
-    let words = &look.words;
     let state = match report.state {
         RelayState::Active => String::new(),
         state => format!(", {}", look.tone(Tone::Bad, state.name())),
     };
     let mut lines = vec![format!(
         "{} ({}{state}): {} waiting, {}",
-        look.tone(Tone::Strong, &look.fit(&report.relay, 40)),
+        look.fit(&report.relay, 30),
         report.preset,
         grouped(report.waiting),
         size(report.waiting_bytes),
@@ -110,7 +86,7 @@ pub fn lines(look: &Look, report: &LimitsReport) -> Vec<String> {
         lines.push(window_line(look, window));
     }
     lines.push(format!(
-        "  {:<22}  {}  {} of {}",
+        "  {:<NAME$} {} {} of {}",
         "connections",
         look.bar(report.connections, report.connections_limit, BAR),
         report.connections,
@@ -119,30 +95,11 @@ pub fn lines(look: &Look, report: &LimitsReport) -> Vec<String> {
     if report.min_interval_ms > 0 {
         let seconds = report.min_interval_ms as f64 / 1000.0;
         lines.push(format!(
-            "  {:<22}  {seconds} s between two messages",
+            "  {:<NAME$} {seconds} s between two messages",
             "min-interval"
         ));
     }
-    let mut next = Vec::new();
-    if report.batch_open {
-        next.push("a batch is leaving now".into());
-    }
-    next.extend(
-        report
-            .next_batch
-            .map(|at| format!("the next batch opens {}", words.both(at))),
-    );
-    next.extend(
-        report
-            .empty_at
-            .map(|at| format!("empty about {}", words.both(at))),
-    );
-    if next.is_empty() && report.waiting == 0 {
-        next.push("nothing waits; a message would leave at once while there is room".into());
-    }
-    if !next.is_empty() {
-        lines.extend(look.wrap(&next.join("; "), 2));
-    }
+    lines.extend(look.wrap(&outlook(look, report), 2));
     for user in &report.users {
         lines.push(format!(
             "  {}  {}, {}",
@@ -151,7 +108,34 @@ pub fn lines(look: &Look, report: &LimitsReport) -> Vec<String> {
             size(user.waiting_bytes),
         ));
     }
+    for mailing in &report.mailings {
+        let lined = mailing_lines(look, mailing, &mailing.from);
+        lines.extend(lined.into_iter().map(|it| format!("  {it}")));
+    }
     lines
+}
+
+/// What comes next, and why not now.
+fn outlook(look: &Look, report: &LimitsReport) -> String {
+    let words = &look.words;
+    if report.waiting == 0 && report.state == RelayState::Active {
+        return "nothing waits; a message leaves at once while there is room".into();
+    }
+    let mut next = Vec::new();
+    if report.batch_open {
+        next.push("a batch is leaving now".into());
+    }
+    if let Some(why) = &report.why {
+        next.push(format!("not now: {why}"));
+    }
+    // When the next batch opens and when the reason ends are mostly the same moment.
+    let until = report.until.filter(|it| Some(*it) != report.next_batch);
+    next.extend(until.map(|at| format!("until {}", words.both(at))));
+    let opens = report.next_batch;
+    next.extend(opens.map(|at| format!("the next batch opens {}", words.both(at))));
+    let empty = report.empty_at;
+    next.extend(empty.map(|at| format!("empty about {}", words.both(at))));
+    next.join("; ")
 }
 
 fn window_line(look: &Look, window: &WindowReport) -> String {
@@ -159,20 +143,19 @@ fn window_line(look: &Look, window: &WindowReport) -> String {
         true => size(number),
         false => grouped(number),
     };
-    let full = window.used >= window.allowed;
+    let full = window.left == 0;
     let bar = look.bar(window.used, window.allowed, BAR);
-    let bar = if full {
-        look.tone(Tone::Warning, &bar)
-    } else {
-        bar
+    let bar = match full {
+        true => look.tone(Tone::Warning, &bar),
+        false => bar,
     };
     let seconds = i64::try_from(window.window_seconds).unwrap_or(i64::MAX);
-    let room = match window.room_at {
-        Some(at) if full => format!(", room {}", look.words.both(at)),
-        _ => String::new(),
+    let left = match window.room_at {
+        Some(at) if full => format!("room {}", look.words.relative(at)),
+        _ => format!("{} left", amount(window.left)),
     };
     format!(
-        "  {:<22}  {bar}  {} of {} in {}{room}",
+        "  {:<NAME$} {bar} {} of {} in {}, {left}",
         window.limit,
         amount(window.used),
         amount(window.allowed),
@@ -180,34 +163,86 @@ fn window_line(look: &Look, window: &WindowReport) -> String {
     )
 }
 
+/// How far a mailing came: what it is, then its bar.
+fn mailing_lines(look: &Look, mailing: &MailingReport, of: &str) -> Vec<String> {
+    let half = look.width.saturating_sub(6) / 2;
+    let name = format!(
+        "{}  {}",
+        look.fit(&mailing.mailing, half),
+        look.tone(Tone::Faint, &look.fit(of, half))
+    );
+    let mut facts = format!("{} of {}", grouped(mailing.done), grouped(mailing.accepted));
+    if mailing.held > 0 {
+        let held = format!("{} held", grouped(mailing.held));
+        facts += &format!(", {}", look.tone(Tone::Warning, &held));
+    }
+    facts += &match mailing.finished_at {
+        Some(at) => format!(", done about {}", look.words.both(at)),
+        None if mailing.waiting > 0 => format!(", {} waiting", grouped(mailing.waiting)),
+        None => format!(", last {}", look.words.relative(mailing.last_accepted)),
+    };
+    let bar = look.bar(mailing.done, mailing.accepted, BAR);
+    let mut lines = vec![name, format!("  {bar} {facts}")];
+    if mailing.held > 0 {
+        // Mailings with the same subject have the same key: only with its From is it this one.
+        let (key, from) = (&mailing.key, &mailing.from);
+        let mut remedy = format!("  penstock release --mailing {key} --from {from}");
+        if remedy.chars().count() + 2 > look.width {
+            remedy = format!("  its key is {key}");
+        }
+        lines.push(look.tone(Tone::Faint, &remedy));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::screen::tests::look;
     use crate::control::protocol::UserShare;
+    use unicode_width::UnicodeWidthStr;
 
-    #[test]
-    fn limits_show_what_is_used_what_is_left_and_what_comes_next() {
-        let at = |text: &str| Some(text.parse().unwrap());
-        let report = LimitsReport {
+    fn at(text: &str) -> Option<jiff::Timestamp> {
+        Some(format!("2026-11-21T{text}Z").parse().unwrap())
+    }
+
+    fn window(limit: &str, used: u64, allowed: u64, seconds: u64) -> WindowReport {
+        WindowReport {
+            limit: limit.into(),
+            window_seconds: seconds,
+            allowed,
+            used,
+            left: allowed - used,
+            room_at: at("13:05:00"),
+        }
+    }
+
+    fn mailing() -> MailingReport {
+        MailingReport {
+            key: "s-1".into(),
+            mailing: "The news of November".into(),
+            from: "jan@uwdomein.nl".into(),
+            relay: "own".into(),
+            accepted: 10_250,
+            done: 9_100,
+            waiting: 900,
+            held: 250,
+            limit: Some(10_000),
+            last_accepted: "2026-11-21T12:00:00Z".parse().unwrap(),
+            interactive: false,
+            finished_at: at("13:10:00"),
+        }
+    }
+
+    fn report() -> LimitsReport {
+        LimitsReport {
             relay: "own".into(),
             preset: "standard".into(),
             state: RelayState::Active,
             windows: vec![
-                WindowReport {
-                    limit: "batch-messages".into(),
-                    window_seconds: 300,
-                    allowed: 500,
-                    used: 500,
-                    room_at: at("2026-11-21T13:05:00Z"),
-                },
-                WindowReport {
-                    limit: "batch-bytes".into(),
-                    window_seconds: 300,
-                    allowed: 80_000_000,
-                    used: 20_000_000,
-                    room_at: at("2026-11-21T13:05:00Z"),
-                },
+                window("batch-messages", 500, 500, 300),
+                window("batch-bytes", 20_000_000, 80_000_000, 300),
+                window("recipients-per-day", 1_000_000, 2_000_000, 86_400),
             ],
             min_interval_ms: 1500,
             connections: 1,
@@ -215,26 +250,76 @@ mod tests {
             waiting: 900,
             waiting_bytes: 9_000_000,
             batch_open: false,
-            next_batch: at("2026-11-21T13:05:00Z"),
-            empty_at: at("2026-11-21T13:10:00Z"),
+            why: Some("the next batch has not opened yet".into()),
+            until: at("13:05:00"),
+            next_batch: at("13:05:00"),
+            empty_at: at("13:10:00"),
             interactive_share: 0.05,
             users: vec![UserShare {
                 from: "jan@uwdomein.nl".into(),
                 waiting: 900,
                 waiting_bytes: 9_000_000,
             }],
-        };
+            mailings: vec![mailing()],
+        }
+    }
+
+    #[test]
+    fn limits_show_what_is_used_what_is_left_what_comes_next_and_why_not_now() {
         assert_eq!(
-            lines(&look(), &report),
+            lines(&look(), &report()),
             [
                 "own (standard): 900 waiting, 9 MB",
-                "  batch-messages          ████████████████████  500 of 500 in 5 min, room 14:05 (in 3 min)",
-                "  batch-bytes             █████░░░░░░░░░░░░░░░  20 MB of 80 MB in 5 min",
-                "  connections             █████░░░░░░░░░░░░░░░  1 of 4",
-                "  min-interval            1.5 s between two messages",
-                "  the next batch opens 14:05 (in 3 min); empty about 14:10 (in 8 min)",
+                "  batch-messages      ██████████ 500 of 500 in 5 min, room in 3 min",
+                "  batch-bytes         ██░░░░░░░░ 20 MB of 80 MB in 5 min, 60 MB left",
+                "  recipients-per-day  █████░░░░░ 1,000,000 of 2,000,000 in 24 h, 1,000,000 left",
+                "  connections         ██░░░░░░░░ 1 of 4",
+                "  min-interval        1.5 s between two messages",
+                "  not now: the next batch has not opened yet; the next batch opens 14:05 (in 3",
+                "  min); empty about 14:10 (in 8 min)",
                 "  jan@uwdomein.nl                           900 messages, 9 MB",
+                "  The news of November  jan@uwdomein.nl",
+                "    ████████░░ 9,100 of 10,250, 250 held, done about 14:10 (in 8 min)",
+                "    penstock release --mailing s-1 --from jan@uwdomein.nl",
             ]
         );
+    }
+
+    #[test]
+    fn a_mailing_that_is_over_or_has_no_relay_says_so() {
+        let over = MailingReport {
+            done: 10_250,
+            waiting: 0,
+            held: 0,
+            finished_at: None,
+            ..mailing()
+        };
+        let lined = mailing_lines(&look(), &over, "jan@uwdomein.nl by own");
+        assert_eq!(lined[0], "The news of November  jan@uwdomein.nl by own");
+        assert_eq!(
+            lined[1],
+            "  ██████████ 10,250 of 10,250, last 1 h 2 min ago"
+        );
+        let stuck = MailingReport {
+            finished_at: None,
+            ..mailing()
+        };
+        let lined = mailing_lines(&look(), &stuck, "");
+        assert_eq!(
+            lined[1],
+            "  ████████░░ 9,100 of 10,250, 250 held, 900 waiting"
+        );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_eighty_columns_whatever_the_names_are() {
+        let mut report = report();
+        report.relay = "a-relay-with-a-very-long-name-indeed-that-goes-on-and-on".into();
+        report.users[0].from = format!("{}@example.nl", "x".repeat(120));
+        report.mailings[0].mailing = "é".repeat(200);
+        report.mailings[0].from = format!("{}@example.nl", "y".repeat(120));
+        for line in lines(&look(), &report) {
+            assert!(line.width() <= 80, "{}: {line}", line.width());
+        }
     }
 }

@@ -19,13 +19,19 @@ pub struct QueueArgs {
     /// Show at most this many
     #[arg(long, short = 'n', value_name = "NUMBER")]
     limit: Option<u64>,
+    /// Only what is held, with the reasons: the same as --state held
+    #[arg(long, conflicts_with = "state")]
+    held: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
 
 /// Lists what waits, first in, first out.
 pub fn queue(context: &mut Context, args: QueueArgs) -> Outcome {
-    let filter = args.filter.filter();
+    let mut filter = args.filter.filter();
+    if args.held {
+        filter.state = Some(MessageState::Held);
+    }
     let request = Request::Queue {
         filter: filter.clone(),
         after: None,

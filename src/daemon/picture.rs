@@ -19,8 +19,8 @@ use crate::verify::{self, Conversation, Outcome};
 
 use super::delivery::{Delivery, RelayBook};
 
-/// Users that a report about limits names.
-const USERS_SHOWN: usize = 10;
+/// Users and mailings that a report about limits names.
+const SHOWN: usize = 10;
 
 impl Delivery {
     /// Why a message waits.
@@ -153,6 +153,8 @@ impl Delivery {
     pub(super) async fn limits(&mut self, only: Option<&str>) -> Vec<LimitsReport> {
         let live = self.office.live.borrow().clone();
         let now = self.office.clock.moment();
+        let mut going_on = self.mailings(only).await;
+        going_on.retain(|it| it.waiting + it.held > 0);
         let mut reports = Vec::new();
         for (name, relay) in &live.config.relays {
             if only.is_some_and(|it| it != name) {
@@ -168,7 +170,12 @@ impl Delivery {
                 (true, false) => RelayState::Paused,
                 (true, true) => RelayState::Active,
             };
-            reports.push(limits_report(relay, &outlook, state, users));
+            let book = self.book(name);
+            let mut report = limits_report(relay, &outlook, state, book, now.wall);
+            report.users = users;
+            let own = going_on.iter().filter(|it| it.relay == *name);
+            report.mailings = own.take(SHOWN).cloned().collect();
+            reports.push(report);
         }
         reports
     }
@@ -195,7 +202,7 @@ impl Delivery {
                 .cmp(&one.waiting)
                 .then_with(|| one.from.cmp(&other.from))
         });
-        users.truncate(USERS_SHOWN);
+        users.truncate(SHOWN);
         users
     }
 
@@ -215,15 +222,19 @@ impl Delivery {
             .filter(|flow| only.is_none_or(|it| it == flow.key.relay))
             .map(|flow| {
                 let outlook = outlooks.get(&flow.key);
+                let waiting = flow.ready.messages + flow.deferred.messages;
+                let held = flow.held.messages;
                 let limits = live.config.relays.get(&flow.key.relay).map(|it| &it.limits);
                 MailingReport {
                     mailing: flow.label,
                     accepted: flow.accepted,
-                    waiting: flow.ready.messages + flow.deferred.messages,
-                    held: flow.held.messages,
+                    done: flow.accepted.saturating_sub(waiting + held),
+                    waiting,
+                    held,
                     limit: limits.and_then(|it| it.mailing_limit).map(u64::from),
                     last_accepted: flow.recent.last().copied().unwrap_or(now.wall),
                     interactive: outlook.map_or(flow.recent.len() <= 20, |it| it.0),
+                    finished_at: outlook.and_then(|it| it.1).filter(|_| waiting > 0),
                     key: flow.key.mailing,
                     from: flow.key.user,
                     relay: flow.key.relay,
@@ -453,7 +464,8 @@ fn limits_report(
     relay: &Relay,
     outlook: &Outlook,
     state: RelayState,
-    users: Vec<UserShare>,
+    book: &RelayBook,
+    now: Timestamp,
 ) -> LimitsReport {
     let limits = &relay.limits;
     LimitsReport {
@@ -468,9 +480,8 @@ fn limits_report(
                 window_seconds: window(limit.limit, limits).as_secs(),
                 allowed: limit.most,
                 used: limit.used,
-                room_at: outlook
-                    .until
-                    .filter(|_| outlook.wait == Some(Wait::Limit(limit.limit))),
+                left: limit.most.saturating_sub(limit.used),
+                room_at: limit.frees_in.and_then(|it| now.checked_add(it).ok()),
             })
             .collect(),
         min_interval_ms: u64::try_from(limits.min_interval.as_millis()).unwrap_or(u64::MAX),
@@ -479,12 +490,42 @@ fn limits_report(
         waiting: outlook.waiting.messages,
         waiting_bytes: outlook.waiting.octets,
         batch_open: outlook.batch_closes.is_some(),
+        why: match book.health.pause() {
+            _ if state == RelayState::Unverified => {
+                Some("its test message is not confirmed yet".into())
+            }
+            Some(pause) if !pause.words.is_empty() => Some(format!("paused: {}", pause.words)),
+            Some(_) => Some("paused by hand".into()),
+            None => outlook.wait.and_then(why),
+        },
+        until: match book.health.pause() {
+            Some(pause) => pause.next_probe,
+            None => outlook.until,
+        },
         next_batch: outlook
             .next_batch
             .filter(|_| outlook.waiting.messages > 0 && state == RelayState::Active),
         empty_at: outlook.empty_at,
         interactive_share: limits.interactive_share,
-        users,
+        users: Vec::new(),
+        mailings: Vec::new(),
+    }
+}
+
+/// Why the next message of a relay that is not paused does not leave now.
+fn why(wait: Wait) -> Option<String> {
+    match wait {
+        Wait::NextBatch => Some("the next batch has not opened yet".into()),
+        Wait::MinInterval => Some("min-interval since the last release".into()),
+        Wait::Limit(key) => Some(format!("{key} is used up for general mail")),
+        Wait::Alone => {
+            Some("a message larger than a batch waits for an empty window, to go alone".into())
+        }
+        Wait::Connections => Some("all connections that it allows are busy".into()),
+        Wait::Paused => Some("paused".into()),
+        Wait::Restricted => Some("it is not verified yet".into()),
+        Wait::NotConfigured => Some("it is not configured any more".into()),
+        Wait::Nothing | Wait::Spool | Wait::Turn | Wait::UnderWay => None,
     }
 }
 

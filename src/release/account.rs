@@ -1,5 +1,7 @@
 //! One relay's budget: its limits, what left, and what is on its way.
 
+use std::time::Duration;
+
 use crate::config::Limits;
 
 use super::history::{Budget, DAY, Entry, History, Load, Millis, Paid, WINDOWS};
@@ -41,6 +43,9 @@ pub struct LimitUse {
     pub kept: u64,
     /// How much of `used` that share paid.
     pub interactive: u64,
+    /// When the first of `used` leaves the window; none: it is empty, or all of it is
+    /// still under way.
+    pub frees_in: Option<Duration>,
 }
 
 /// One relay's budget.
@@ -324,10 +329,12 @@ impl Account {
         self.history.is_empty() && self.open == Paid::default()
     }
 
-    /// How far every limit is used, as of the last `advance`.
-    pub(super) fn usage(&self) -> Vec<LimitUse> {
+    /// How far every limit is used, as of the last `advance`, which was to `now`.
+    pub(super) fn usage(&self, now: Millis) -> Vec<LimitUse> {
         let mut usage = Vec::new();
         for (window, rule) in self.rules.windows.iter().enumerate() {
+            let frees = self.history.leaving(window).next();
+            let frees_in = frees.and_then(|(at, _)| u64::try_from(at - now).ok());
             let used = self.history.used(window).plus(self.open);
             let amounts = |load: Load| [load.messages, load.octets, load.recipients];
             let (total, interactive) = (amounts(used.total()), amounts(used.interactive));
@@ -338,6 +345,7 @@ impl Account {
                     used: total[place],
                     kept: part.kept,
                     interactive: interactive[place],
+                    frees_in: frees_in.map(Duration::from_millis),
                 }));
             }
         }

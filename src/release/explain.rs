@@ -85,7 +85,7 @@ impl Release {
             in_flight: lane.in_flight,
             wait: waits.map(|it| it.why),
             until: waits.and_then(|it| it.until).map(time),
-            limits: account.usage(),
+            limits: account.usage(present),
             batch_closes: account
                 .batch_closes()
                 .filter(|_| account.batch_is_open(present))

@@ -291,6 +291,8 @@ pub struct MailingReport {
     pub relay: String,
     /// Messages accepted since it began.
     pub accepted: u64,
+    /// Those of them that neither wait nor are held any more: delivered, refused, deleted.
+    pub done: u64,
     /// Messages that still wait, held ones not counted.
     pub waiting: u64,
     /// Messages that are held.
@@ -301,4 +303,7 @@ pub struct MailingReport {
     pub last_accepted: Timestamp,
     /// It goes before bulk: at most 20 messages were accepted in the last hour.
     pub interactive: bool,
+    /// When the last of what waits will have left, at the pace that the limits dictate;
+    /// none: nothing waits, or its relay is not active.
+    pub finished_at: Option<Timestamp>,
 }

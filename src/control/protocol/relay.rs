@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::message::MailingReport;
+
 /// A relay and how it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelayStatus {
@@ -130,6 +132,10 @@ pub struct LimitsReport {
     pub waiting_bytes: u64,
     /// A batch is open: messages are leaving now.
     pub batch_open: bool,
+    /// Why the next message does not leave at this moment; none: it does, or nothing waits.
+    pub why: Option<String>,
+    /// When that changes by itself, if it does.
+    pub until: Option<Timestamp>,
     /// When the next batch opens; none: nothing waits, or the relay is not active.
     pub next_batch: Option<Timestamp>,
     /// When the queue will be empty if nothing is added; none: unknown, or it is empty.
@@ -138,6 +144,8 @@ pub struct LimitsReport {
     pub interactive_share: f64,
     /// Who waits, most messages first, at most 10.
     pub users: Vec<UserShare>,
+    /// The mailings that wait or are held, most messages first, at most 10.
+    pub mailings: Vec<MailingReport>,
 }
 
 /// One limit on an amount within a window.
@@ -151,7 +159,9 @@ pub struct WindowReport {
     pub allowed: u64,
     /// How much is used, reservations included.
     pub used: u64,
-    /// When room comes back first; none: nothing is used.
+    /// How much is left.
+    pub left: u64,
+    /// When room comes back first; none: nothing is used, or all of it is just being sent.
     pub room_at: Option<Timestamp>,
 }
 

@@ -374,23 +374,32 @@ fn content_events_changes_and_mailings_are_spelt_like_this() {
            "senders":["jan@uwdomein.nl"],"up_to":"1k9xw3q5g0000"}}"#,
     );
     pinned(
-        Item::Mailing(Box::new(MailingReport {
-            key: "s-1".into(),
-            mailing: "Vacatures".into(),
-            from: "jan@uwdomein.nl".into(),
-            relay: "own".into(),
-            accepted: 11_000,
-            waiting: 9_500,
-            held: 1_000,
-            limit: Some(10_000),
-            last_accepted: at("12:00:00"),
-            interactive: false,
-        })),
-        r#"{"mailing":{"key":"s-1","mailing":"Vacatures","from":"jan@uwdomein.nl","relay":"own",
-           "accepted":11000,"waiting":9500,"held":1000,"limit":10000,
-           "last_accepted":"2026-11-21T12:00:00Z","interactive":false}}"#,
+        Item::Mailing(Box::new(mailing())),
+        &format!(r#"{{"mailing":{MAILING}}}"#),
     );
 }
+
+fn mailing() -> MailingReport {
+    MailingReport {
+        key: "s-1".into(),
+        mailing: "Vacatures".into(),
+        from: "jan@uwdomein.nl".into(),
+        relay: "own".into(),
+        accepted: 11_000,
+        done: 500,
+        waiting: 9_500,
+        held: 1_000,
+        limit: Some(10_000),
+        last_accepted: at("12:00:00"),
+        interactive: false,
+        finished_at: Some(at("13:35:00")),
+    }
+}
+
+const MAILING: &str = r#"{"key":"s-1","mailing":"Vacatures","from":"jan@uwdomein.nl","relay":"own",
+    "accepted":11000,"done":500,"waiting":9500,"held":1000,"limit":10000,
+    "last_accepted":"2026-11-21T12:00:00Z","interactive":false,
+    "finished_at":"2026-11-21T13:35:00Z"}"#;
 
 fn relay() -> RelayStatus {
     RelayStatus {
@@ -446,6 +455,7 @@ fn limits() -> LimitsReport {
             window_seconds: 300,
             allowed: 500,
             used: 120,
+            left: 380,
             room_at: Some(at("12:03:00")),
         }],
         min_interval_ms: 0,
@@ -454,6 +464,8 @@ fn limits() -> LimitsReport {
         waiting: 900,
         waiting_bytes: 9_000_000,
         batch_open: false,
+        why: Some("the next batch has not opened yet".into()),
+        until: Some(at("12:05:00")),
         next_batch: Some(at("12:05:00")),
         empty_at: None,
         interactive_share: 0.05,
@@ -462,15 +474,17 @@ fn limits() -> LimitsReport {
             waiting: 900,
             waiting_bytes: 9_000_000,
         }],
+        mailings: Vec::new(),
     }
 }
 
 const LIMITS: &str = r#"{"relay":"own","preset":"standard","state":"active","windows":[{
     "limit":"batch-messages","window_seconds":300,"allowed":500,"used":120,
-    "room_at":"2026-11-21T12:03:00Z"}],"min_interval_ms":0,"connections":1,
+    "left":380,"room_at":"2026-11-21T12:03:00Z"}],"min_interval_ms":0,"connections":1,
     "connections_limit":4,"waiting":900,"waiting_bytes":9000000,"batch_open":false,
+    "why":"the next batch has not opened yet","until":"2026-11-21T12:05:00Z",
     "next_batch":"2026-11-21T12:05:00Z","empty_at":null,"interactive_share":0.05,
-    "users":[{"from":"jan@uwdomein.nl","waiting":900,"waiting_bytes":9000000}]}"#;
+    "users":[{"from":"jan@uwdomein.nl","waiting":900,"waiting_bytes":9000000}],"mailings":[]}"#;
 
 #[test]
 fn relays_limits_tests_and_routes_are_spelt_like_this() {

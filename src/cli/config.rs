@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value as Json, json};
 use toml::Value;
 
-use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Section};
+use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Section, WrittenAt};
 use crate::outcome::Rules;
 use crate::outcome::rules::RULES_FILE;
 
@@ -158,9 +158,36 @@ fn show_text(path: &Path, sections: &[Section]) -> String {
             if table != below {
                 _ = writeln!(text, "\n[{}.{table}]", section.table);
                 below = table;
+                text.push_str(&who_says_so(&section.facts));
             }
             text.push_str(&line(key, &fact.value, fact.source.as_ref()));
         }
+    }
+    text
+}
+
+/// Of the preset that limits start from: where its figures were read, and when.
+fn who_says_so(facts: &[Fact]) -> String {
+    let preset = facts.iter().find_map(|it| match &it.source {
+        Some(LimitSource::Preset {
+            preset,
+            source,
+            date,
+        }) => Some(format!("{preset}: {source}, {date}")),
+        _ => None,
+    });
+    let mut text = String::new();
+    let mut line = String::new();
+    for word in preset.iter().flat_map(|it| it.split_whitespace()) {
+        if line.chars().count() + word.chars().count() > COLUMNS - 4 {
+            _ = writeln!(text, "#{line}");
+            line.clear();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    if !line.is_empty() {
+        _ = writeln!(text, "#{line}");
     }
     text
 }
@@ -176,7 +203,8 @@ fn line(key: &str, value: &Value, source: Option<&LimitSource>) -> String {
     }
     let source = match source {
         None => return line + "\n",
-        Some(LimitSource::Written) => "written".to_owned(),
+        Some(LimitSource::Written(WrittenAt(Some(number)))) => format!("line {number}"),
+        Some(LimitSource::Written(WrittenAt(None))) => "written".to_owned(),
         Some(LimitSource::Preset { preset, date, .. }) => format!("{preset}, {date}"),
     };
     format!("{line:COMMENT_COLUMN$} # {source}\n")
@@ -216,7 +244,9 @@ fn facts_json(facts: &[Fact]) -> Map<String, Json> {
         let value = json!(fact.value);
         let value = match &fact.source {
             None => value,
-            Some(LimitSource::Written) => json!({ "value": value, "source": "written" }),
+            Some(LimitSource::Written(line)) => {
+                json!({ "value": value, "source": "written", "line": line.0 })
+            }
             Some(LimitSource::Preset {
                 preset,
                 source,
@@ -307,13 +337,17 @@ mod tests {
         assert!(!text.contains("verysecret"), "{text}");
         assert!(text.contains("\npassword = \"***\"\n"), "{text}");
         assert!(
-            text.contains("per-hour = 600                           # written\n"),
+            text.contains("per-hour = 600                           # line 5\n"),
             "{text}"
         );
         assert!(
             text.contains("per-day = \"unlimited\"                    # standard, 2026-11-21\n")
         );
-        assert!(text.contains("[relays.\"b.c\".limits]\n"), "{text}");
+        let said = format!(
+            "[relays.\"b.c\".limits]\n# standard: {}",
+            &config::Preset::Standard.source()[..20]
+        );
+        assert!(text.contains(&said), "{text}");
         assert!(
             text.lines().skip(1).all(|line| line.chars().count() <= 80),
             "{text}"
@@ -330,6 +364,7 @@ mod tests {
             json["relays"]["own"]["limits"]["per-hour"]["source"],
             "written"
         );
+        assert_eq!(json["relays"]["own"]["limits"]["per-hour"]["line"], 5);
         assert_eq!(
             json["relays"]["b.c"]["limits"]["per-hour"]["preset"],
             "standard"

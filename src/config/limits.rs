@@ -52,15 +52,29 @@ pub struct Limits {
     pub mailing_limit: Option<u32>,
     /// Share of every window kept for interactive mail, 0 to 1.
     pub interactive_share: f64,
-    /// Keys (kebab-case) written in the configuration, overriding the preset.
-    pub overridden: Vec<&'static str>,
+    /// Keys (kebab-case) written in the configuration, overriding the preset, and on
+    /// which line.
+    pub overridden: Vec<(&'static str, WrittenAt)>,
 }
+
+/// The line on which a key is written, where it is known. The same key with the same
+/// value on another line is no change.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WrittenAt(pub Option<usize>);
+
+impl PartialEq for WrittenAt {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for WrittenAt {}
 
 /// Where an effective limit comes from, for `penstock config show`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LimitSource {
-    /// The configuration's own key.
-    Written,
+    /// The configuration's own key, on this line.
+    Written(WrittenAt),
     /// The preset, with the source of the figure and its date.
     Preset {
         /// Which.
@@ -106,8 +120,8 @@ impl Limits {
 
     /// Where the value of a limit comes from, by its key.
     pub fn source(&self, key: &str) -> LimitSource {
-        if self.overridden.contains(&key) {
-            return LimitSource::Written;
+        if let Some((_, line)) = self.overridden.iter().find(|it| it.0 == key) {
+            return LimitSource::Written(*line);
         }
         LimitSource::Preset {
             preset: self.preset,
@@ -198,6 +212,7 @@ pub(super) fn read_limits(table: Table, preset: Preset) -> Limits {
         .into_iter()
         .map(|(key, _)| key)
         .filter(|key| table.has(key))
+        .map(|key| (key, WrittenAt(table.line(key))))
         .collect();
     limits
 }

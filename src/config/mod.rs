@@ -36,7 +36,7 @@ pub use changes::changes;
 pub use facts::{Fact, Section};
 pub use hint::HintName;
 pub use hostname::machine_name;
-pub use limits::{LimitSource, Limits};
+pub use limits::{LimitSource, Limits, WrittenAt};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use read::{Checked, inspect, inspect_as, load, users_path};

@@ -396,7 +396,7 @@ fn warn_of_provider(table: Table, relay: &Relay) {
     }
     let own_quota = ["recipients-per-day", "min-interval"]
         .iter()
-        .any(|key| relay.limits.overridden.contains(key));
+        .any(|key| relay.limits.overridden.iter().any(|it| it.0 == *key));
     if relay.limits.preset == Preset::AmazonSes && !own_quota {
         table.warn(
             "limits",

@@ -93,6 +93,8 @@ pub struct Transaction {
     pub at: Duration,
     /// When the end of the content came.
     pub ended: Duration,
+    /// When that was answered, by the relay's own clock: just before the reply was sent.
+    pub replied: Duration,
     /// Counts connections from 0.
     pub connection: usize,
     pub tls: bool,
@@ -757,6 +759,7 @@ impl Conversation {
             self.transaction = Some(Transaction {
                 at,
                 ended: at,
+                replied: at,
                 connection: self.number,
                 tls: self.tls,
                 login: self.login.clone(),
@@ -844,6 +847,7 @@ impl Conversation {
             self.offence("8-bit content without 8BITMIME");
         }
         transaction.ended = self.shared.started.elapsed();
+        transaction.replied = transaction.ended;
         if let Some(told) = &self.shared.told {
             told(&content);
         }
@@ -856,6 +860,8 @@ impl Conversation {
             memory.transactions.len() - 1
         };
         let reply = self.say(".", "250 2.0.0 taken").await;
+        let replied = self.shared.started.elapsed();
+        self.shared.memory().transactions[place].replied = replied;
         self.flush().await?;
         let reply = reply?;
         self.shared

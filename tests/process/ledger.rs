@@ -237,6 +237,7 @@ fn the_ledger_notices_what_is_missing_changed_repeated_or_sent_by_another() {
         Transaction {
             at: Duration::ZERO,
             ended: Duration::ZERO,
+            replied: Duration::ZERO,
             connection: 0,
             tls: true,
             login: Some(login_of(number)),

@@ -24,6 +24,7 @@ mod cli;
 mod configuring;
 mod control;
 mod kill;
+mod limits;
 mod powercut;
 mod service;
 mod systemd;

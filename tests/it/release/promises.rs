@@ -253,6 +253,65 @@ fn nothing_waits_longer_than_the_derived_bound() {
     }
 }
 
+/// The same bound where others never run out and more keep coming: who is not served in
+/// turn would wait for ever.
+#[test]
+fn nobody_is_put_off_by_others_who_never_run_out() {
+    const BATCH: f64 = 20.0;
+    const PERIOD: u64 = 300_000 + 300_000 / 240 + 2_001;
+    for seed in 0..8 {
+        let limits = Limits {
+            batch_messages: Some(BATCH as u32),
+            interactive_share: 0.1,
+            ..unlimited()
+        };
+        let mut world = World::new(&[("own", limits)]);
+        world.manners = Manners {
+            slow: 2_000,
+            ..GOOD
+        };
+        world.dice = Dice(seed);
+        for (user, mailing) in [("a", "s-a"), ("b", "s-b"), ("x", "s-own")] {
+            world.accept_many(4_000, "own", user, mailing, 1_000);
+        }
+        let (mut accepted, mut most_users) = (12_000, 0);
+        let mut first = 0;
+        for round in 0..150 {
+            if round % 2 == 0 {
+                world.accept_many(30, "own", &format!("new{round}"), "s-new", 1_000);
+                accepted += 30;
+            }
+            if round == 10 + seed {
+                first = accepted;
+                // More than would be interactive.
+                world.accept_many(22, "own", "x", "s-x", 1_000);
+                accepted += 22;
+            }
+            let mailings = world.release.mailings("own", world.moment());
+            let users: std::collections::BTreeSet<_> =
+                mailings.iter().map(|it| it.flow.user.clone()).collect();
+            most_users = most_users.max(users.len());
+            world.run_until(world.now + PERIOD);
+        }
+        world.check_unchanged().unwrap();
+        let (n, f, m, k) = (most_users as f64, 2.0, 1.0 / BATCH, 0.1);
+        for place in 0..22 {
+            let ahead = place as f64 / BATCH;
+            let before = n * (f * (2.0 * ahead + 2.0 * m) + 4.0 * m);
+            let bound = (2.0 * before / (1.0 - k) + 2.0) * PERIOD as f64;
+            let left = world.left.iter().find(|it| it.number == first + place);
+            let Some(left) = left else {
+                panic!("seed {seed}: the {place}th is still there, its bound is {bound} ms");
+            };
+            let waited = left.waited as f64;
+            assert!(
+                waited < bound,
+                "seed {seed}, {place}: {waited} ms of {bound}"
+            );
+        }
+    }
+}
+
 #[test]
 fn whatever_waits_has_a_reason_and_a_time() {
     let limits = Limits {

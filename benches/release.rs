@@ -26,22 +26,11 @@ fn main() {
 
 fn limits(batch_messages: u32) -> Limits {
     Limits {
-        preset: Preset::Bulk,
         batch_messages: Some(batch_messages),
         batch_bytes: Some(u64::from(batch_messages) * 160_000),
-        batch_interval: Duration::from_secs(300),
-        batch_window: Duration::from_secs(60),
         per_hour: Some(batch_messages.saturating_mul(12)),
-        per_day: None,
         recipients_per_message: None,
-        recipients_per_hour: None,
-        recipients_per_day: None,
-        min_interval: Duration::ZERO,
-        connections: 4,
-        messages_per_connection: None,
-        mailing_limit: None,
-        interactive_share: 0.05,
-        overridden: Vec::new(),
+        ..Preset::Bulk.limits()
     }
 }
 

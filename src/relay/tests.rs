@@ -26,22 +26,8 @@ const ALL: &[&str] = &["PIPELINING", "SIZE 1000000", "8BITMIME", "DSN", "SMTPUTF
 
 fn limits() -> Limits {
     Limits {
-        preset: Preset::Unlimited,
-        batch_messages: None,
-        batch_bytes: None,
-        batch_interval: Duration::from_secs(300),
-        batch_window: Duration::from_secs(60),
-        per_hour: None,
-        per_day: None,
-        recipients_per_message: None,
-        recipients_per_hour: None,
-        recipients_per_day: None,
-        min_interval: Duration::ZERO,
         connections: 4,
-        messages_per_connection: None,
-        mailing_limit: None,
-        interactive_share: 0.05,
-        overridden: Vec::new(),
+        ..Preset::Unlimited.limits()
     }
 }
 

@@ -1,28 +1,13 @@
 //! How the world behaves, and the dice that decide it.
 
-use std::time::Duration;
-
 use penstock::config::{Limits, Preset};
 
 /// Limits of nothing, with intervals as usual and no share for interactive mail.
 pub fn unlimited() -> Limits {
     Limits {
-        preset: Preset::Unlimited,
-        batch_messages: None,
-        batch_bytes: None,
-        batch_interval: Duration::from_secs(300),
-        batch_window: Duration::from_secs(60),
-        per_hour: None,
-        per_day: None,
-        recipients_per_message: None,
-        recipients_per_hour: None,
-        recipients_per_day: None,
-        min_interval: Duration::ZERO,
         connections: 4,
-        messages_per_connection: None,
-        mailing_limit: None,
         interactive_share: 0.0,
-        overridden: Vec::new(),
+        ..Preset::Unlimited.limits()
     }
 }
 

@@ -263,7 +263,7 @@ fn state(
     if this_time(|it| matches!(it, Verdict::Wait(_))) {
         return if failed_again {
             again()
-        } else if judged.iter().any(|it| is_aside(it)) {
+        } else if judged.iter().any(is_aside) {
             State::Waiting {
                 not_before: Some(later(now, policy.health.aside(policy.retry, now, jitter))),
             }

@@ -1,6 +1,7 @@
 //! One transaction with a relay, from its grant to its record in the spool.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,9 @@ use crate::accept::Live;
 use crate::clock::Clock;
 use crate::config::Relay;
 use crate::control::describe;
-use crate::mail::{Envelope, Mailbox, Origin, QueueId, RecipientStatus, ReversePath, State};
+use crate::mail::{
+    Envelope, Hold, HoldReason, Mailbox, Origin, QueueId, RecipientStatus, ReversePath, State,
+};
 use crate::outcome::report::HEADER_MAXIMUM_BYTES;
 use crate::outcome::settle::in_turn;
 use crate::outcome::{Health, Policy, Report, Rules, Settlement, report, settle};
@@ -110,8 +113,15 @@ impl Office {
         if self.lifecycle.is_stopping() {
             return Err(None);
         }
-        let Some(envelope) = self.spool.envelope(grant.id).await.map_err(Some)? else {
-            return Ok(None);
+        let envelope = match self.spool.envelope(grant.id).await {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return Ok(None),
+            // Trying again mends nothing, and must not keep the others waiting.
+            Err(trouble @ SpoolError::Damaged { .. }) => {
+                error!(queue_id = %grant.id, %trouble, "a message cannot be read and is left alone");
+                return Ok(None);
+            }
+            Err(trouble) => return Err(Some(trouble)),
         };
         let may_leave = matches!(envelope.state, State::Waiting { .. })
             && envelope.relay == *grant.relay
@@ -139,6 +149,7 @@ impl Office {
         let config = &live.config;
         let id = envelope.id;
         let spool = self.spool.clone();
+        let damaged = Arc::new(AtomicBool::new(false));
         let job = Job {
             relay,
             timeouts: config.timeouts,
@@ -148,6 +159,7 @@ impl Office {
                 spool: self.spool.clone(),
                 id,
                 size_bytes: envelope.size_bytes,
+                damaged: damaged.clone(),
             }),
             envelope: Arc::new(envelope.clone()),
             before_dot: Arc::new(move |accepted| {
@@ -185,7 +197,12 @@ impl Office {
             rules: &rules,
             health,
         };
-        let settlement = settle(&envelope, &delivery, &policy, now, rand::random());
+        let mut settlement = settle(&envelope, &delivery, &policy, now, rand::random());
+        // What is written at the end of a transaction replaces the hold that the spool
+        // may have noted when it found the damage.
+        if damaged.load(Ordering::Relaxed) && !settlement.envelope.is_finished() {
+            settlement.envelope.state = damaged_state(now);
+        }
         let released = match settlement.released {
             crate::outcome::Released::Sent { .. } => Released::Sent { at: moment },
             crate::outcome::Released::NotSent => Released::NotSent,
@@ -293,6 +310,26 @@ struct Stored {
     spool: Spool,
     id: QueueId,
     size_bytes: u64,
+    /// It turned out to be damaged: trying again will not mend it.
+    damaged: Arc<AtomicBool>,
+}
+
+/// Notes when an error means that a content is damaged; its words.
+fn noted(error: &SpoolError, damaged: &AtomicBool) -> String {
+    if matches!(error, SpoolError::Damaged { .. }) {
+        damaged.store(true, Ordering::Relaxed);
+    }
+    error.to_string()
+}
+
+/// A message whose content cannot be read waits for a person.
+fn damaged_state(now: Timestamp) -> State {
+    State::Held(Hold {
+        reason: HoldReason::Damaged,
+        by: "penstock".to_owned(),
+        since: now,
+        note: "its content is damaged".to_owned(),
+    })
 }
 
 impl crate::relay::Content for Stored {
@@ -303,19 +340,28 @@ impl crate::relay::Content for Stored {
     fn open(&self) -> Boxed<'_, Result<Box<dyn Blocks>, String>> {
         Box::pin(async move {
             match self.spool.content(self.id).await {
-                Ok(Some(content)) => Ok(Box::new(Reading(content)) as Box<dyn Blocks>),
+                Ok(Some(content)) => Ok(Box::new(Reading {
+                    content,
+                    damaged: self.damaged.clone(),
+                }) as Box<dyn Blocks>),
                 Ok(None) => Err(format!("the content of {} is not in the spool", self.id)),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(noted(&error, &self.damaged)),
             }
         })
     }
 }
 
-struct Reading(ContentReader);
+struct Reading {
+    content: ContentReader,
+    damaged: Arc<AtomicBool>,
+}
 
 impl Blocks for Reading {
     fn next(&mut self) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
-        Box::pin(async move { self.0.next().await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            let block = self.content.next().await;
+            block.map_err(|error| noted(&error, &self.damaged))
+        })
     }
 }
 

@@ -181,6 +181,60 @@ async fn what_comes_in_goes_out_octet_for_octet() {
     assert_eq!(out.offences(), Vec::<String>::new());
 }
 
+/// Changes every place in the files below a folder where the mark stands.
+fn damage(folder: &std::path::Path, mark: &[u8]) -> usize {
+    let mut found = 0;
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found += damage(&path, mark);
+            continue;
+        }
+        let mut octets = std::fs::read(&path).unwrap_or_default();
+        let places: Vec<_> = octets
+            .windows(mark.len())
+            .enumerate()
+            .filter_map(|(place, it)| (it == mark).then_some(place))
+            .collect();
+        if let Some(last) = places.last() {
+            octets[*last] ^= 1;
+            std::fs::write(&path, &octets).unwrap();
+            found += 1;
+        }
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_content_damaged_on_the_disk_is_held_with_that_reason_and_never_sent() {
+    for lines in [10, 40_000] {
+        let out = FakeRelay::default()
+            .answering_once("MAIL", "451 4.3.0 later")
+            .start()
+            .await;
+        let penstock = Harness::relaying_to(&out, "").await;
+        let body = "some-words-to-damage\r\n".repeat(lines);
+        let content = format!("From: ann@example.org\r\n\r\n{body}");
+        let mut client = penstock.client().await;
+        client
+            .submit("ann@example.org", &["bob@example.net"], content.as_bytes())
+            .await
+            .expect_code(250);
+        let said = |queue: &[serde_json::Value], words: &str| {
+            queue.iter().any(|it| it.to_string().contains(words))
+        };
+        penstock.until("refused once", |it| said(it, "4.3.0")).await;
+        assert_eq!(damage(&penstock.path("state"), b"some-words-to-damage"), 1);
+        penstock
+            .until("held", |it| said(it, "content is damaged"))
+            .await;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(said(&penstock.queue().await, "content is damaged"));
+        assert!(out.attempts_after_minutes().len() <= 2);
+        assert_eq!(out.accepted().len(), 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_date_and_message_id_are_added_and_nothing_else() {
     let out = FakeRelay::default().start().await;

@@ -12,7 +12,7 @@ use crate::mail::{
 use crate::relay::{Attempt, Delivery, RelayError};
 
 use super::backoff;
-use super::finding::{Action, Finding};
+use super::finding::{Action, Class, Finding};
 use super::pause::{Health, between, later};
 use super::policy::Policy;
 use super::report::{Item, Report, ReportKind};
@@ -31,6 +31,7 @@ pub fn settle(
 ) -> Settlement {
     let mut judged = judge_all(envelope, delivery, policy.rules);
     own_up(envelope, &mut judged, policy.health, now);
+    the_rest_next(&mut judged);
     let mut next = envelope.clone();
     let mut findings = Vec::new();
 
@@ -148,6 +149,26 @@ fn own_up(
     }
 }
 
+/// "Too many recipients" beside some whose fate is decided is no failure: the rest goes
+/// in further transactions at once (RFC 5321 section 4.5.3.1.10).
+fn the_rest_next(judged: &mut [(&Attempt, Verdict)]) {
+    if !judged.iter().any(|it| is_decided(&it.1)) {
+        return;
+    }
+    for (attempt, verdict) in judged {
+        if attempt.stage == Stage::Recipient
+            && let Verdict::Retry(finding) = verdict
+            && finding.class == Class::TooManyRecipients
+        {
+            *verdict = Verdict::Untried { ours: false };
+        }
+    }
+}
+
+fn is_decided(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Delivered | Verdict::Fail(_))
+}
+
 /// Whether a message waits for its relay although the relay began to listen to it: the
 /// next probe had better be another message.
 fn is_aside((attempt, verdict): &(&Attempt, Verdict)) -> bool {
@@ -163,9 +184,7 @@ pub fn in_turn(envelope: &Envelope, limit: usize) -> Vec<usize> {
         .collect();
     waiting.sort();
     waiting.truncate(limit);
-    let mut places: Vec<_> = waiting.into_iter().map(|(_, place)| place).collect();
-    places.sort_unstable();
-    places
+    waiting.into_iter().map(|(_, place)| place).collect()
 }
 
 /// A message that waits, perhaps for a paused relay, and whose sender must be told by
@@ -249,6 +268,10 @@ fn state(
             not_before: Some(later(now, policy.retry.first)),
         };
     }
+    if !this_time(|it| !matches!(it, Verdict::Untried { .. })) {
+        return before.state.clone();
+    }
+    let progress = this_time(is_decided);
     let kinds: Vec<Verdict> = next
         .waiting()
         .map(|(place, recipient)| {
@@ -256,6 +279,9 @@ fn state(
                 .iter()
                 .find(|(it, _)| it.recipient == place)
                 .map(|(_, it)| it.clone())
+                // Whoever had no turn now, and failed before, is no reason to hurry, or a
+                // relay that takes one recipient at a time would be asked without end.
+                .filter(|it| progress || !matches!(it, Verdict::Untried { .. }))
                 .unwrap_or_else(|| recalled(next, recipient, policy, now))
         })
         .collect();

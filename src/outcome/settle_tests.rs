@@ -316,6 +316,79 @@ fn no_part_of_a_message_starves_behind_another() {
     assert_eq!(tried, [0, 1, 2, 0, 1, 2]);
 }
 
+#[test]
+fn too_many_recipients_beside_some_that_were_taken_is_no_failure() {
+    let too_many = || refused(Stage::Recipient, "452 4.5.3 Too many recipients");
+    let mut message = envelope(&["a@x.nl", "b@x.nl", "c@x.nl"]);
+    for left in [2, 1] {
+        let mut results = vec![taken()];
+        results.extend((0..left).map(|_| too_many()));
+        let mut part = delivery(at(0), results);
+        let places = in_turn(&message, 9);
+        for (attempt, place) in part.attempts.iter_mut().zip(places) {
+            attempt.recipient = place;
+        }
+        message = settled(&message, &part, at(0)).envelope;
+        assert_eq!(message.waiting().count(), left);
+        assert_eq!(message.first_failure, None);
+        assert_eq!(
+            message.state,
+            State::Waiting { not_before: None },
+            "the rest at once"
+        );
+    }
+    let alone = settled(
+        &envelope(&["a@x.nl"]),
+        &delivery(at(0), vec![too_many()]),
+        at(0),
+    );
+    assert_eq!(
+        later_than(&alone.envelope),
+        Some(at(1)),
+        "or it would be asked without end"
+    );
+}
+
+#[test]
+fn a_relay_that_takes_one_recipient_at_a_time_is_not_asked_without_end() {
+    let mut message = envelope(&["a@x.nl", "b@x.nl"]);
+    let mut tried = Vec::new();
+    while later_than(&message).is_none() {
+        let places = in_turn(&message, 9);
+        tried.push(places[0]);
+        assert!(tried.len() < 9, "{tried:?}");
+        let later = refused(Stage::Recipient, "450 4.7.1 greylisted");
+        let mut one = delivery(at(0), vec![later, Err(RelayError::Cancelled)]);
+        for (attempt, place) in one.attempts.iter_mut().zip(places) {
+            attempt.recipient = place;
+        }
+        message = settled(&message, &one, at(0)).envelope;
+    }
+    assert_eq!(tried, [0, 1], "each had its turn");
+}
+
+#[test]
+fn our_own_trouble_counts_for_nothing_and_shows_why_it_waits() {
+    let detail = "cannot read the content".to_owned();
+    let ours = delivery(at(0), vec![Err(RelayError::Ours { detail })]);
+    let it = settled(&envelope(&["a@x.nl"]), &ours, at(0)).envelope;
+    assert_eq!((it.first_failure, it.attempts), (None, 0));
+    assert_eq!(later_than(&it), Some(at(1)), "not at once");
+    let said = it.recipients[0].last.as_ref().unwrap();
+    assert!(said.text.contains("cannot read the content"));
+}
+
+#[test]
+fn a_delivery_that_never_began_changes_nothing() {
+    for not_before in [None, Some(at(-1))] {
+        let mut message = envelope(&["a@x.nl", "b@x.nl"]);
+        message.state = State::Waiting { not_before };
+        let cancelled = || Err(RelayError::Cancelled);
+        let stopped = delivery(at(0), vec![cancelled(), cancelled()]);
+        assert_eq!(settled(&message, &stopped, at(0)).envelope, message);
+    }
+}
+
 fn any_result() -> impl Strategy<Value = Result<Reply, RelayError>> {
     let stage = proptest::sample::select(Stage::ALL.to_vec());
     let words = proptest::sample::select(vec![

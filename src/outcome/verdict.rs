@@ -129,12 +129,13 @@ pub(super) fn may_end(envelope: &Envelope, recipient: &Recipient) -> bool {
         || envelope.origin == Origin::Verification
 }
 
-/// What to remember of an attempt; nothing when nothing was tried.
+/// What to remember of an attempt; nothing when it was not its turn. Our own trouble is
+/// remembered: what waits for it must show why.
 pub(super) fn diagnostic(attempt: &Attempt, server: &str) -> Option<Diagnostic> {
     let (code, enhanced, text) = match &attempt.result {
         Ok(reply) => (Some(reply.code), reply.enhanced, reply.text()),
         Err(RelayError::Refused { reply, .. }) => (Some(reply.code), reply.enhanced, reply.text()),
-        Err(error) if error.severity() == Severity::Untried => return None,
+        Err(RelayError::Cancelled) => return None,
         Err(error) => (None, own_status(error), error.to_string()),
     };
     // Each line was made printable when it was read; joining them needs their `\n`.

@@ -9,7 +9,7 @@ use crate::mail::{
     RecipientStatus, Rule, Stage, State,
 };
 use crate::outcome::report::Item;
-use crate::outcome::settle::{overdue, released_from_hold};
+use crate::outcome::settle::{at_once, overdue, released_from_hold};
 use crate::outcome::{Policy, Report, ReportKind};
 use crate::spool::{self, Filter, SpoolError, Waiting};
 
@@ -283,10 +283,8 @@ pub(super) fn changed(
         Action::Release if !held => return None,
         Action::Release => next = released_from_hold(before, now),
         // What is held stays held: releasing it is another verb.
-        Action::Retry if held || before.state == (State::Waiting { not_before: None }) => {
-            return None;
-        }
-        Action::Retry => next.state = State::Waiting { not_before: None },
+        Action::Retry if held || is_due(before, now) => return None,
+        Action::Retry => next.state = at_once(before, now),
         Action::Reroute { to } if *to == before.relay && before.rule == Rule::Rerouted => {
             return None;
         }
@@ -296,7 +294,7 @@ pub(super) fn changed(
             next.relay.clone_from(to);
             next.rule = Rule::Rerouted;
             if !held {
-                next.state = State::Waiting { not_before: None };
+                next.state = at_once(before, now);
             }
         }
         Action::Delete => end(&mut next, RecipientStatus::Deleted, None),
@@ -339,6 +337,13 @@ pub(super) fn changed(
         });
     }
     Some(next)
+}
+
+fn is_due(envelope: &Envelope, now: Timestamp) -> bool {
+    match envelope.state {
+        State::Waiting { not_before } => not_before.is_none_or(|it| it <= now),
+        State::Held(_) => false,
+    }
 }
 
 /// Settles whoever still waits.

@@ -21,6 +21,21 @@ pub fn delay(retry: &Retry, elapsed: Duration, jitter: f64) -> Duration {
     moved.min(retry.max).max(retry.first.min(retry.max))
 }
 
+/// Attempts without which no message expires, however late it is.
+///
+/// A clock that jumps forward makes a message look as if it had been tried for days. Five
+/// attempts take a quarter of an hour with the usual delays: time for a clock to be set
+/// right, and for a server to come back. Where fewer fit into `expire-after`, as many as fit.
+pub fn least_attempts(retry: &Retry) -> u32 {
+    const LEAST: u32 = 5;
+    let (mut attempts, mut elapsed) = (1, Duration::ZERO);
+    while attempts < LEAST && elapsed < retry.expire_after {
+        elapsed = elapsed.saturating_add(delay(retry, elapsed, 1.0));
+        attempts += 1;
+    }
+    attempts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +57,18 @@ mod tests {
             elapsed += next;
         }
         assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn no_more_attempts_are_demanded_than_fit() {
+        assert_eq!(least_attempts(&RETRY), 5);
+        let short = |seconds| Retry {
+            expire_after: Duration::from_secs(seconds),
+            ..RETRY
+        };
+        assert_eq!(least_attempts(&short(6)), 2);
+        assert_eq!(least_attempts(&short(0)), 1);
+        assert_eq!(least_attempts(&short(180)), 3);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::mail::text::printable;
 use crate::mail::{
-    Envelope, Hold, HoldReason, Past, PastEvent, RecipientStatus, ReversePath, Stage, State,
+    Envelope, Hold, HoldReason, Past, PastEvent, Recipient, RecipientStatus, ReversePath, Stage,
+    State,
 };
 use crate::relay::{Attempt, Delivery, RelayError};
 
@@ -45,10 +46,17 @@ pub fn settle(
     if failing {
         next.first_failure = Some(first_failure(envelope, delivery, policy.health, now));
     }
-    let expired = failing && policy.health.tried_for(&next, now) >= policy.retry.expire_after;
+    let expired = failing
+        && policy.health.tried_for(&next, now) >= policy.retry.expire_after
+        && next.attempts >= backoff::least_attempts(policy.retry);
+    // The time counts for the whole message: a recipient whose part of it had no turn
+    // before has its first try now.
+    let gives_up =
+        |attempt: &Attempt| expired && was_tried(&envelope.recipients[attempt.recipient]);
     if expired {
         for (attempt, verdict) in &mut judged {
             if let Verdict::Retry(finding) = verdict
+                && gives_up(attempt)
                 && !may_end(envelope, &envelope.recipients[attempt.recipient])
             {
                 *verdict = Verdict::Hold(HoldReason::DoubleBounce, finding.clone());
@@ -93,7 +101,7 @@ pub fn settle(
                 recipient.status = RecipientStatus::Failed;
                 tell(ReportKind::Failed, Some(finding));
             }
-            Verdict::Retry(finding) if expired => {
+            Verdict::Retry(finding) if gives_up(attempt) => {
                 recipient.status = RecipientStatus::Expired;
                 tell(ReportKind::Failed, Some(finding));
             }
@@ -211,8 +219,16 @@ pub fn released_from_hold(envelope: &Envelope, now: Timestamp) -> Envelope {
             .first_failure
             .map(|it| later(it, between(hold.since.max(it), now)));
     }
-    next.state = State::Waiting { not_before: None };
+    next.state = at_once(&next, now);
     next
+}
+
+/// May go at once; one that failed keeps since when, so that waiting for budget from
+/// here on does not count.
+pub fn at_once(envelope: &Envelope, now: Timestamp) -> State {
+    State::Waiting {
+        not_before: envelope.first_failure.map(|_| now),
+    }
 }
 
 /// When the failing of this message began, moved on by the time since its last try was
@@ -227,10 +243,7 @@ fn first_failure(
     let Some(first) = envelope.first_failure else {
         return now;
     };
-    let State::Waiting {
-        not_before: Some(due),
-    } = envelope.state
-    else {
+    let Some(due) = due(envelope) else {
         return first;
     };
     let took = delivery.attempts.iter().map(|it| it.took).max();
@@ -241,6 +254,28 @@ fn first_failure(
     let waited = between(due, started);
     let for_budget = waited.saturating_sub(health.paused_between(due, started));
     later(first, for_budget).min(now)
+}
+
+/// Since when a message may leave: what it waits longer is for budget, or for its relay.
+fn due(envelope: &Envelope) -> Option<Timestamp> {
+    match envelope.state {
+        State::Waiting {
+            not_before: Some(due),
+        } => Some(due),
+        // The other parts of a message go at once when one was tried.
+        State::Waiting { not_before: None } => {
+            let tried = envelope.recipients.iter().filter_map(|it| it.last.as_ref());
+            tried.map(|it| it.at).max()
+        }
+        State::Held(_) => None,
+    }
+}
+
+/// Whether a relay was ever asked about this recipient.
+fn was_tried(recipient: &Recipient) -> bool {
+    let last = recipient.last.as_ref();
+    // Our own trouble has neither code nor status.
+    last.is_some_and(|it| it.stage >= Stage::Mail && (it.code.is_some() || it.enhanced.is_some()))
 }
 
 /// Whether the message may leave, and when.
@@ -352,12 +387,7 @@ fn warning(envelope: &mut Envelope, policy: &Policy<'_>, now: Timestamp) -> Opti
     }
     let waited = match envelope.first_failure {
         Some(first) => {
-            let due = match envelope.state {
-                State::Waiting {
-                    not_before: Some(due),
-                } => due.min(now),
-                _ => now,
-            };
+            let due = due(envelope).map_or(now, |it| it.min(now));
             // Between due and now it waits for its relay, or for budget.
             between(first, due) + policy.health.paused_between(due, now)
         }

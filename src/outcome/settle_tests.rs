@@ -116,6 +116,74 @@ fn waiting_for_budget_counts_for_neither_warning_nor_expiry() {
 }
 
 #[test]
+fn waiting_for_budget_between_the_parts_of_a_message_counts_for_nothing() {
+    let failing = |place, now| {
+        let mut one = delivery(now, vec![refused(Stage::Recipient, "451 4.3.0 later")]);
+        one.attempts[0].recipient = place;
+        one
+    };
+    let message = envelope(&["a@x.nl", "b@x.nl"]);
+    let part = settled(&message, &failing(0, at(0)), at(0)).envelope;
+    assert_eq!(part.state, State::Waiting { not_before: None });
+    let ten_days = at(10 * 1440);
+    assert_eq!(overdue(&part, &policy(&Health::default()), ten_days), None);
+    let it = settled(&part, &failing(1, ten_days), ten_days);
+    assert!(it.reports.is_empty() && it.envelope.waiting().count() == 2);
+    assert_eq!(it.envelope.first_failure, Some(ten_days));
+}
+
+#[test]
+fn no_recipient_is_given_up_at_its_first_attempt() {
+    let later = || refused(Stage::Recipient, "451 4.3.0 later");
+    let mut message = envelope(&["a@x.nl", "b@x.nl", "c@x.nl"]);
+    message.first_failure = Some(at(-9_000));
+    message.attempts = 50;
+    message.state = State::Waiting {
+        not_before: Some(at(0)),
+    };
+    let tried = |stage| {
+        settled(
+            &envelope(&["a@x.nl"]),
+            &delivery(at(-1), vec![refused(stage, "451 x")]),
+            at(-1),
+        )
+        .envelope
+        .recipients
+        .remove(0)
+        .last
+    };
+    message.recipients[0].last = tried(Stage::Recipient);
+    // Not to reach the relay is no attempt.
+    message.recipients[1].last = tried(Stage::Greeting);
+    let it = settled(
+        &message,
+        &delivery(at(0), vec![later(), later(), later()]),
+        at(0),
+    );
+    use RecipientStatus::*;
+    assert_eq!(statuses(&it.envelope), [Expired, Waiting, Waiting]);
+}
+
+#[test]
+fn a_clock_that_jumps_forward_ends_no_mail() {
+    let failing = |now| delivery(now, vec![refused(Stage::Recipient, "451 4.3.0 later")]);
+    let mut message = settled(&envelope(&["a@x.nl"]), &failing(at(0)), at(0)).envelope;
+    // As if it had been due all the time.
+    message.first_failure = Some(at(-20_000));
+    let mut now = at(0);
+    for attempt in 2..5 {
+        now = now.max(later_than(&message).unwrap());
+        message = settled(&message, &failing(now), now).envelope;
+        assert!(!message.is_finished(), "attempt {attempt}");
+    }
+    now = later_than(&message).unwrap();
+    assert!(
+        settled(&message, &failing(now), now).envelope.is_finished(),
+        "the fifth"
+    );
+}
+
+#[test]
 fn a_hold_counts_for_neither() {
     let failing = |now| delivery(now, vec![refused(Stage::Recipient, "451 4.3.0 later")]);
     let mut message = settled(&envelope(&["a@x.nl"]), &failing(at(0)), at(0)).envelope;
@@ -137,10 +205,11 @@ fn waiting_for_a_paused_relay_counts_for_the_warning_alone() {
     let first = settled(&envelope(&["a@x.nl", "b@x.nl"]), &failing(at(0)), at(0)).envelope;
     let mut health = Health::default();
     health.pause_by("anna", "", at(1));
-    assert_eq!(overdue(&first, &policy(&health), at(239)), None);
-    let (warned, report) = overdue(&first, &policy(&health), at(240)).unwrap();
+    // For a minute the second recipient had waited for its turn.
+    assert_eq!(overdue(&first, &policy(&health), at(240)), None);
+    let (warned, report) = overdue(&first, &policy(&health), at(241)).unwrap();
     assert_eq!(report.unwrap().kind, ReportKind::Delayed);
-    assert_eq!(overdue(&warned, &policy(&health), at(241)), None);
+    assert_eq!(overdue(&warned, &policy(&health), at(242)), None);
     health.resume(at(10 * 1440));
     let it = settle(
         &warned,
@@ -445,7 +514,17 @@ proptest! {
                 _ => RecipientStatus::Waiting,
             };
             recipient.notify = Notify::Unspecified;
+            recipient.last = (*status == 3).then(|| crate::mail::Diagnostic {
+                at: at(-1),
+                stage: Stage::Recipient,
+                server: String::new(),
+                code: Some(451),
+                enhanced: None,
+                text: "later".into(),
+                in_doubt: false,
+            });
         }
+        message.attempts = 9;
         if null {
             message.reverse_path = ReversePath::Null;
         }
@@ -472,7 +551,7 @@ proptest! {
                 prop_assert!(it.reports.iter().any(|it| it.kind == ReportKind::Failed && it.items.iter().any(|it| it.recipient == place)));
             }
             if is.status == RecipientStatus::Expired {
-                prop_assert!(!null && first.is_some_and(|it| it <= -4 * 1440));
+                prop_assert!(!null && first.is_some_and(|it| it <= -4 * 1440) && was.last.is_some());
                 prop_assert!(tried.iter().any(|it| it.result.as_ref().map_or_else(|error| !matches!(error.severity(), Severity::Relay | Severity::Untried), |_| true)));
             }
         }

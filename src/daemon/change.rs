@@ -53,7 +53,9 @@ impl Delivery {
             }
             let next = match self.office.spool.envelope(id).await? {
                 None => None,
-                Some(before) => changed(&before, action, by, note, now).map(|next| (before, next)),
+                Some(before) => changed(&before, action, by, note, now)
+                    .map(|next| self.moved(&before, next, now))
+                    .map(|next| (before, next)),
             };
             let Some((before, next)) = next else {
                 told.unchanged += 1;
@@ -85,6 +87,16 @@ impl Delivery {
             }
         }
         Ok(told)
+    }
+
+    /// A message that changes its relay takes with it how long the old one was paused:
+    /// waiting for it counts no more on the new one than it did before.
+    fn moved(&mut self, before: &Envelope, mut next: Envelope, now: Timestamp) -> Envelope {
+        if next.relay != before.relay {
+            let health = &self.book(&before.relay).health;
+            next.first_failure = next.first_failure.map(|it| health.without_pauses(it, now));
+        }
+        next
     }
 
     /// A message in the spool became another one.
@@ -151,6 +163,7 @@ impl Delivery {
                         before.relay, next.relay
                     ),
                 });
+                let next = self.moved(&before, next, self.office.clock.now());
                 pairs.push((before, next));
             }
             match page.next {

@@ -329,6 +329,11 @@ impl Health {
         })
     }
 
+    /// The beginning of a failing moved on by the pauses since.
+    pub fn without_pauses(&self, first: Timestamp, now: Timestamp) -> Timestamp {
+        later(first, self.paused_between(first, now)).min(now.max(first))
+    }
+
     /// The pause as a finding, for reports about mail that waits for it.
     pub fn finding(&self) -> Option<Finding> {
         let pause = self.pause.as_ref()?;
@@ -737,6 +742,60 @@ mod tests {
         answers.push(taken());
         assert_eq!(relay.answers(&mut message, answers), Change::None);
         assert_eq!(message.first_failure, Some(relay.now));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_stretch_a_pause() {
+        let mut health = Health::default();
+        learn(
+            &mut health,
+            &envelope(&["a@example.org"]),
+            &no_connection(at(0)),
+            at(0),
+        );
+        health.clock_went_back(RETRY.max, at(-30));
+        assert_eq!(
+            health.wake_at(),
+            Some(at(1)),
+            "within an hour it may be meant so"
+        );
+        health.clock_went_back(RETRY.max, at(-10_000));
+        assert!(health.probe_due(at(-10_000)));
+    }
+
+    #[test]
+    fn a_pause_that_was_renewed_still_counts_as_late() {
+        let mut health = Health::default();
+        health.pause_by("anna", "", at(0));
+        health.resume(at(200));
+        let within = Duration::from_secs(4 * 3600);
+        assert!(health.paused_lately(within, at(300)));
+        assert!(!health.paused_lately(within, at(500)));
+        health.pause_by("anna", "", at(600));
+        assert!(health.paused_lately(within, at(601)));
+    }
+
+    #[test]
+    fn mail_takes_along_that_its_old_relay_was_paused() {
+        let mut health = Health::default();
+        health.pause_by("anna", "", at(10));
+        health.resume(at(9_000));
+        let mut message = envelope(&["a@example.org"]);
+        message.first_failure = Some(at(0));
+        message.attempts = 9;
+        assert_eq!(health.without_pauses(at(0), at(9_010)), at(8_990));
+        message.first_failure = Some(health.without_pauses(at(0), at(9_010)));
+        let elsewhere = Health::default().tried_for(&message, at(9_010));
+        assert_eq!(
+            elsewhere,
+            health.tried_for(
+                &Envelope {
+                    first_failure: Some(at(0)),
+                    ..message
+                },
+                at(9_010)
+            )
+        );
     }
 
     #[test]

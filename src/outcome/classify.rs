@@ -46,14 +46,15 @@ pub fn classify_error(rules: &Rules, error: &RelayError, server: &str) -> Findin
 /// What no rule may do, however it is written.
 ///
 /// A 4yz asks to be tried again, so it neither ends a message nor waits for a person
-/// (RFC 5321 section 4.2.1). Before MAIL nothing was said about any message, so no
+/// (RFC 5321 section 4.2.1). Nor does 503, a bad sequence of commands: it is about the
+/// session. Before MAIL nothing was said about any message, so no
 /// message can suffer for it.
 fn restrained(action: Action, refusal: &Refusal<'_>) -> Action {
     if refusal.stage.is_some_and(|it| it < Stage::Mail) && action != Action::SlowDown {
         return Action::PauseRelay;
     }
     let permanent = match refusal.code {
-        Some(code) => (500..600).contains(&code),
+        Some(code) => (500..600).contains(&code) && code != 503,
         None => refusal.enhanced.is_none_or(|it| it.class == 5),
     };
     match action {
@@ -90,6 +91,23 @@ mod tests {
         );
         assert_eq!(finding.action, Action::Retry);
         assert_eq!(finding.rule, "x");
+    }
+
+    #[test]
+    fn a_session_out_of_step_ends_no_mail_whatever_words_and_status_say() {
+        for stage in Stage::ALL.into_iter().filter(|it| *it >= Stage::Mail) {
+            for text in ["no", "5.5.1 Error: MAIL transaction in progress"] {
+                let refusal = Refusal {
+                    stage: Some(stage),
+                    code: Some(503),
+                    text,
+                    ..Refusal::default()
+                };
+                for rules in [&all_finals(), Rules::compiled_in()] {
+                    assert_eq!(classify(rules, &refusal).action, Action::Retry, "{stage:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,16 @@ use super::finding::{Action, Class, Finding, Refusal};
 pub fn judge(refusal: &Refusal<'_>) -> Finding {
     let transient = refusal.code.is_some_and(|it| (400..500).contains(&it))
         || (refusal.code.is_none() && refusal.enhanced.is_some_and(|it| it.class == 4));
+    // "Bad sequence of commands" is about the session, whatever its status: no message
+    // ends for it.
+    if refusal.code == Some(503) {
+        return finding(
+            OUT_OF_STEP.0,
+            OUT_OF_STEP.1,
+            OUT_OF_STEP.2,
+            "code 503".into(),
+        );
+    }
     if let Some(status) = refusal.enhanced
         && let Some((class, action, remedy)) = by_status(status)
     {
@@ -189,6 +199,12 @@ const TEMPORARY: Verdict = (
     Class::Temporary,
     Action::Retry,
     "The server asks to try again later, and Penstock does.",
+);
+const OUT_OF_STEP: Verdict = (
+    Class::Protocol,
+    Action::Retry,
+    "Relay and Penstock were out of step, which a new connection mends: if it stays so, look \
+     at the conversation with penstock relay test.",
 );
 const REFUSED: Verdict = (
     Class::Refused,
@@ -414,6 +430,21 @@ mod tests {
             (454, "", Stage::FinalDot, (Class::Temporary, Retry)),
             (552, "", Stage::FinalDot, (Class::TooLarge, FailMessage)),
             (354, "", Stage::FinalDot, (Class::Temporary, Retry)),
+            (503, "5.5.1", Stage::Mail, (Class::Protocol, Retry)),
+            (
+                550,
+                "5.4.4",
+                Stage::Recipient,
+                (Class::RecipientUnknown, FailRecipient),
+            ),
+            (554, "5.4.0", Stage::FinalDot, (Class::Refused, FailMessage)),
+            (450, "4.4.4", Stage::Recipient, (Class::Temporary, Retry)),
+            (
+                550,
+                "5.7.15",
+                Stage::Recipient,
+                (Class::Refused, FailRecipient),
+            ),
         ] {
             assert_eq!(
                 judged(code, status, stage),

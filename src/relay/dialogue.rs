@@ -126,8 +126,9 @@ async fn converse(
     };
     let mail = match mail.await {
         Ok(reply) if reply.is_positive() => None,
-        // A server that waited too long for this message says 421.
-        Ok(reply) if reused && reply.code == 421 => return Err(Stale),
+        // A server that waited too long for this message says 421; one that lost its place
+        // in the session says 503, which is nothing about the message.
+        Ok(reply) if reused && matches!(reply.code, 421 | 503) => return Err(Stale),
         Ok(reply) => Some(refused(Stage::Mail, reply)),
         // Or it is gone, or in disorder: nothing was accepted yet, so nothing is lost.
         Err(_) if reused => return Err(Stale),

@@ -490,6 +490,7 @@ async fn connections_are_reused_and_a_dead_one_is_replaced_unnoticed() {
     for act in [
         Act::Close,
         Act::SayAndClose("421 4.4.2 idle for too long"),
+        Act::Raw(b"503 5.5.1 sender already specified\r\n".to_vec()),
         Act::Raw(b"nonsense\r\n".to_vec()),
     ] {
         for offers in [&[][..], &["PIPELINING"]] {

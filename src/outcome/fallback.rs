@@ -278,10 +278,16 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
             "The message runs in circles between servers: check forwardings and the \
              relay's routes.",
         ),
-        (4, _) => (
+        (4, _) if transient => (
             Class::Temporary,
             Action::Retry,
             "The relay cannot reach the next server at present.",
+        ),
+        (4, 4) => (
+            Class::RecipientUnknown,
+            Action::FailRecipient,
+            "The relay finds no mail server for the recipient's domain: check the address \
+             for a typing error.",
         ),
         (5, 3) => (
             Class::TooManyRecipients,
@@ -313,7 +319,7 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
             "The relay has disabled the account: ask its operator why, then run penstock \
              relay resume.",
         ),
-        (7, 15 | 16) => TEMPORARY,
+        (7, 15 | 16) if transient => TEMPORARY,
         (7, 17 | 2 | 19) => (
             Class::RecipientRefuses,
             Action::FailRecipient,

@@ -179,6 +179,7 @@ fn written(
         .chars()
         .map(|it| if it.is_ascii() { it } else { '?' })
         .collect();
+    let (from, admin) = (from.with_a_labels(), admin.with_a_labels());
     format!(
         "From: Penstock on {hostname} <{from}>\nTo: <{admin}>\nDate: {date}\n\
          Message-ID: <{message_id}>\nSubject: [penstock {hostname}] {}\n\

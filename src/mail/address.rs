@@ -205,6 +205,16 @@ impl Mailbox {
         format!("{}@{}", self.local.to_lowercase(), self.domain.ascii)
     }
 
+    /// The address with the domain as A-labels: plain ASCII unless the local part goes
+    /// beyond it.
+    pub fn with_a_labels(&self) -> String {
+        let written = self.to_string();
+        match written.strip_suffix(&self.domain.written) {
+            Some(front) => format!("{front}{}", self.domain.ascii),
+            None => written,
+        }
+    }
+
     /// Whether every octet is ASCII as written: otherwise SMTPUTF8 is needed to send it.
     pub fn is_ascii(&self) -> bool {
         self.local.is_ascii() && self.domain.written.is_ascii()

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::text::{printable, steers};
-use super::{Body, EnhancedStatus};
+use super::{Body, EnhancedStatus, Mailbox};
 
 /// RFC 5322 section 2.1.1.
 const LINE_MAXIMUM: usize = 998;
@@ -19,9 +19,9 @@ pub struct Notification<'a> {
     /// When it is written.
     pub date: Timestamp,
     /// The address in From.
-    pub author: String,
+    pub author: Mailbox,
     /// Whom it tells: the reverse-path of the message.
-    pub to: &'a str,
+    pub to: &'a Mailbox,
     /// ASCII.
     pub subject: &'a str,
     /// The Message-ID of the message without angle brackets; empty when it has none.
@@ -89,7 +89,7 @@ impl Notification<'_> {
     /// Writes it.
     ///
     /// It is plain ASCII wherever it can be, so that any relay can carry it: only a
-    /// sender who used SMTPUTF8 himself gets a `message/global` form (RFC 6533 section 5).
+    /// sender who used SMTPUTF8 himself, and has an address beyond ASCII, gets a `message/global` form (RFC 6533 section 5).
     pub fn write(&self) -> Written {
         let returned = match self.returned {
             Part::Message(octets) if longest_line(octets) > LINE_MAXIMUM => {
@@ -97,20 +97,29 @@ impl Notification<'_> {
             }
             other => other,
         };
-        let header = match returned {
-            Part::Header(octets) => octets,
-            Part::Message(octets) => header_of(octets, octets.len()),
+        // Any relay must be able to carry it where it can be written so: without SMTPUTF8
+        // at the relay the message itself may have failed for just that.
+        let global = self.smtputf8 && !self.to.local().is_ascii();
+        // Inside message/rfc822 a header beyond ASCII has no place.
+        let returned = match returned {
+            Part::Message(octets) if !global && !header_of(octets, octets.len()).is_ascii() => {
+                Part::Header(header_of(octets, octets.len()))
+            }
+            other => other,
         };
-        let global = self.smtputf8 && (!self.to.is_ascii() || !header.is_ascii());
+        let shown = |it: &Mailbox| match global {
+            true => it.to_string(),
+            false => it.with_a_labels(),
+        };
         let boundary = boundary(&self.message_id, returned);
 
         let mut out = Out::default();
         let id = without_line_ends(&self.message_id);
         out.line(&format!(
             "From: Mail Delivery System <{}>",
-            without_line_ends(&self.author)
+            without_line_ends(&shown(&self.author))
         ));
-        out.line(&format!("To: <{}>", without_line_ends(self.to)));
+        out.line(&format!("To: <{}>", without_line_ends(&shown(self.to))));
         out.line(&format!("Subject: {}", self.subject));
         out.line(&format!("Date: {}", date(self.date)));
         out.line(&format!("Message-ID: <{id}>"));
@@ -463,15 +472,19 @@ fn date(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use proptest::prelude::*;
+
+    static JAN: LazyLock<Mailbox> = LazyLock::new(|| Mailbox::parse("jan@example.nl").unwrap());
 
     fn notification<'a>(groups: &'a [Group<'a>], returned: Part<'a>) -> Notification<'a> {
         Notification {
             message_id: "1k9xw3q5g0000@app01.example.nl".into(),
             date: Timestamp::from_second(1_795_000_000).unwrap(),
-            author: "postmaster@app01.example.nl".into(),
-            to: "jan@example.nl",
+            author: Mailbox::parse("postmaster@app01.example.nl").unwrap(),
+            to: &JAN,
             subject: "Your message could not be delivered",
             in_reply_to: "abc@example.nl",
             words: "Not delivered.\n",
@@ -562,7 +575,8 @@ mod tests {
         let content = "Subject: Grüße\r\n\r\nbody\r\n".as_bytes();
         let groups = [group("jürgen@bücher.example")];
         let mut notification = notification(&groups, Part::Header(header_of(content, 1000)));
-        notification.to = "jürgen@example.nl";
+        let jürgen = Mailbox::parse("jürgen@example.nl").unwrap();
+        notification.to = &jürgen;
         notification.smtputf8 = true;
         let written = notification.write();
         assert!(written.smtputf8);
@@ -570,6 +584,34 @@ mod tests {
         let text = String::from_utf8(written.octets).unwrap();
         assert!(text.contains("message/global-delivery-status"));
         assert!(text.contains("Final-Recipient: utf-8; jürgen@bücher.example"));
+    }
+
+    #[test]
+    fn a_sender_in_ascii_gets_a_notification_that_any_relay_can_carry() {
+        let content = "Subject: Grüße\r\n\r\nbödy\r\n".as_bytes();
+        let groups = [group("jürgen@bücher.example")];
+        for part in [
+            Part::Header(header_of(content, 1000)),
+            Part::Message(content),
+        ] {
+            let mut notification = notification(&groups, part);
+            let to = Mailbox::parse("jan@bücher.example").unwrap();
+            notification.to = &to;
+            notification.author = Mailbox::parse("mailer@grüße.example").unwrap();
+            notification.smtputf8 = true;
+            let written = notification.write();
+            assert!(written.octets.is_ascii());
+            assert_eq!((written.smtputf8, written.body), (false, Body::SevenBit));
+            let text = String::from_utf8(written.octets).unwrap();
+            assert!(
+                text.contains("To: <jan@xn--bcher-kva.example>\r\n"),
+                "{text}"
+            );
+            assert!(
+                text.contains(" <mailer@xn--gre-6ka8l.example>\r\n"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -107,7 +107,20 @@ impl Report {
             && envelope.ret != Some(Ret::Headers)
             && envelope.size_bytes <= RETURNED_MAXIMUM_BYTES
             // A relay that cannot carry 8-bit content would refuse the report for it.
-            && (envelope.body == Body::SevenBit || envelope.ret == Some(Ret::Full))
+            && (envelope.body == Body::SevenBit
+                || envelope.ret == Some(Ret::Full) && !self.needs_more(envelope))
+    }
+
+    /// Whether the message failed because the relay lacks what it needs (our own 5.6.x):
+    /// returned whole, the report would need the same.
+    fn needs_more(&self, envelope: &Envelope) -> bool {
+        let said = |it: &Item| envelope.recipients[it.recipient].last.as_ref();
+        self.items.iter().filter_map(said).any(|it| {
+            it.code.is_none()
+                && it
+                    .enhanced
+                    .is_some_and(|it| (it.class, it.subject) == (5, 6))
+        })
     }
 
     /// Writes the report: its envelope and its content. `returned` is the content of the
@@ -130,12 +143,13 @@ impl Report {
             .map(|item| self.group(&envelope.recipients[item.recipient], way))
             .collect();
         let words = self.words(envelope, way);
-        let to = envelope.reverse_path.to_string();
+        // Nobody is told about a message with a null reverse-path: see `gather`.
+        let to = envelope.reverse_path.mailbox().unwrap_or(&envelope.from);
         let notification = Notification {
             message_id: format!("{}@{}", way.id, way.hostname),
             date: way.now,
-            author: way.author.to_string(),
-            to: &to,
+            author: way.author.clone(),
+            to,
             subject: self.subject(),
             in_reply_to: &envelope.message_id,
             words: &words,
@@ -365,6 +379,20 @@ mod tests {
             now: at(1),
             gives_up: Some(at(4 * 1440)),
         }
+    }
+
+    #[test]
+    fn what_the_relay_could_not_carry_is_not_returned_to_it() {
+        let mut message = envelope(&["a@example.org"]);
+        message.body = Body::EightBitMime;
+        message.ret = Some(Ret::Full);
+        let returns = |result| {
+            let it = settled(&message, &delivery(at(1), vec![result]));
+            it.reports[0].returns_content(&it.envelope)
+        };
+        assert!(returns(refused(Stage::Recipient, "550 5.1.1 unknown")));
+        let unsupported = crate::relay::RelayError::Unsupported { what: "8BITMIME" };
+        assert!(!returns(Err(unsupported)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::config::Config;
 use crate::mail::{Envelope, Mailbox, Origin, ReversePath};
 use crate::outcome::Pause;
 use crate::spool::SpoolError;
@@ -14,7 +15,7 @@ use super::transaction::Office;
 #[derive(Debug, thiserror::Error)]
 pub enum AlarmError {
     /// No relay would carry it.
-    #[error("no relay is left to send it through")]
+    #[error("neither bounces-via nor default-relay is set, and no other relay is meant for it")]
     NoRelay,
     /// The spool did not take it.
     #[error(transparent)]
@@ -126,24 +127,9 @@ impl Office {
         let Some(admin) = &config.admin else {
             return Ok(None);
         };
-        let usable = |name: &&String| {
-            let relay = config.relays.get(*name);
-            alarm.not_through.as_ref() != Some(*name)
-                && relay.is_some_and(|it| self.confirmations.is_active(it))
-        };
-        let preferred = [&config.bounces_via, &config.default_relay];
-        let relay = preferred
-            .into_iter()
-            .flatten()
-            .find(usable)
-            .or_else(|| config.relays.keys().find(usable))
-            // Better late, through the relay that has the trouble, than never.
-            .or(alarm
-                .not_through
-                .as_ref()
-                .filter(|it| config.relays.contains_key(*it)))
-            .ok_or(AlarmError::NoRelay)?
-            .clone();
+        let is_active = |name: &str| self.is_active(&live, name);
+        let relay = carrier(config, alarm.not_through.as_deref(), &is_active);
+        let relay = relay.ok_or(AlarmError::NoRelay)?.to_owned();
         let own = config.relays.get(&relay).and_then(|it| it.sender.clone());
         let from = own.unwrap_or_else(|| admin.clone());
         let now = self.clock.now();
@@ -162,6 +148,23 @@ impl Office {
         };
         Ok(Some(self.hand_in(mail, &octets).await?))
     }
+}
+
+/// The relay that takes an alarm: one that is meant for mail of everybody, never a
+/// user's own, with that user's login. Where the only one has the trouble itself, or is
+/// not confirmed yet, the alarm waits for it: better late than never.
+fn carrier<'a>(
+    config: &'a Config,
+    not_through: Option<&str>,
+    is_active: &dyn Fn(&str) -> bool,
+) -> Option<&'a str> {
+    let meant = || {
+        [&config.bounces_via, &config.default_relay]
+            .into_iter()
+            .flatten()
+    };
+    let relay = meant().find(|it| not_through != Some(it.as_str()) && is_active(it));
+    relay.or_else(|| meant().next()).map(String::as_str)
 }
 
 fn written(
@@ -189,4 +192,57 @@ fn written(
     )
     .replace('\n', "\r\n")
     .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_never_leaves_through_a_users_own_relay() {
+        let with = |bounces_via: Option<&str>, default_relay: Option<&str>| {
+            let top: String = [
+                ("bounces-via", bounces_via),
+                ("default-relay", default_relay),
+            ]
+            .into_iter()
+            .filter_map(|(key, relay)| Some(format!("{key} = \"{}\"\n", relay?)))
+            .collect();
+            let relays = ["a", "b", "c"]
+                .map(|it| format!("[relays.{it}]\nserver = \"[192.0.2.1]:587\"\ntls = \"off\"\n"));
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("penstock.toml");
+            std::fs::write(folder.path().join("users.toml"), "").unwrap();
+            std::fs::write(&path, format!("{top}{}", relays.concat())).unwrap();
+            crate::config::load(&path).unwrap().config
+        };
+        for (bounces_via, default_relay, trouble, expected) in [
+            (Some("b"), Some("c"), "a", Some("b")),
+            (Some("b"), Some("c"), "b", Some("c")),
+            (None, Some("c"), "a", Some("c")),
+            // It waits for the only one.
+            (None, Some("c"), "c", Some("c")),
+            (None, None, "a", None),
+        ] {
+            let config = with(bounces_via, default_relay);
+            assert_eq!(carrier(&config, Some(trouble), &|_| true), expected);
+            let waits = bounces_via.or(default_relay);
+            assert_eq!(carrier(&config, Some(trouble), &|_| false), waits);
+        }
+    }
+
+    #[test]
+    fn an_alarm_is_written_in_ascii() {
+        let alarm = Alarm {
+            subject: "relay own is paused".into(),
+            text: "“closed”\n".into(),
+            not_through: None,
+        };
+        let of = |it| Mailbox::parse(it).unwrap();
+        let (from, to) = (of("mailer@bücher.example"), of("jan@bücher.example"));
+        let octets = written(&alarm, &from, &to, "x@y", "y", jiff::Timestamp::UNIX_EPOCH);
+        let text = String::from_utf8(octets).unwrap();
+        assert!(text.is_ascii(), "{text}");
+        assert!(text.contains("To: <jan@xn--bcher-kva.example>\r\n"));
+    }
 }

@@ -138,7 +138,11 @@ impl Delivery {
         while pairs.len() < STEP {
             let page = self.office.spool.list(&filter, after, STEP).await?;
             for before in page.messages {
-                let led = !matches!(before.rule, Rule::Own | Rule::Rerouted);
+                // Our own mail stays where we put it, unless that relay is gone.
+                let stranded = before.rule == Rule::Own
+                    && before.origin != Origin::Verification
+                    && !live.config.relays.contains_key(&before.relay);
+                let led = stranded || !matches!(before.rule, Rule::Own | Rule::Rerouted);
                 let route = self.route(&live, &before.from);
                 let Some(route) = route.filter(|it| it.relay == relay && it.relay != before.relay)
                 else {
@@ -152,7 +156,9 @@ impl Delivery {
                 }
                 let mut next = before.clone();
                 next.relay = route.relay;
-                next.rule = route.rule;
+                if !stranded {
+                    next.rule = route.rule;
+                }
                 next.remember(Past {
                     at: self.office.clock.now(),
                     event: PastEvent::Rerouted,

@@ -284,7 +284,7 @@ impl Office {
                 Ok(None) | Err(_) => Vec::new(),
             };
             let live = self.live.borrow().clone();
-            let (relay, author) = way(&live, envelope);
+            let (relay, author) = way(&live, envelope, &|it| self.is_active(&live, it));
             let way = report::Way {
                 id: self.spool.next_id(),
                 hostname: &live.config.hostname,
@@ -365,13 +365,24 @@ impl Blocks for Reading {
     }
 }
 
+/// By which relay a report leaves: where the one that its message had is gone, the one
+/// that its sender has now.
+fn carrier(live: &Live, envelope: &Envelope, is_active: &dyn Fn(&str) -> bool) -> String {
+    let config = &live.config;
+    let usual = config.bounces_via.as_ref().unwrap_or(&envelope.relay);
+    if config.relays.contains_key(usual) {
+        return usual.clone();
+    }
+    let route = live.directory.route(&envelope.from, is_active).ok();
+    route
+        .map(|it| it.relay)
+        .or_else(|| config.default_relay.clone())
+        .unwrap_or_else(|| usual.clone())
+}
+
 /// By which relay a report leaves, and from which address: one that the relay lets us use.
-fn way(live: &Live, envelope: &Envelope) -> (String, Mailbox) {
-    let relay = live
-        .config
-        .bounces_via
-        .clone()
-        .unwrap_or_else(|| envelope.relay.clone());
+fn way(live: &Live, envelope: &Envelope, is_active: &dyn Fn(&str) -> bool) -> (String, Mailbox) {
+    let relay = carrier(live, envelope, is_active);
     let own = live
         .config
         .relays

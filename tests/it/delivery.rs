@@ -300,6 +300,42 @@ async fn no_message_is_sent_with_another_users_login() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_report_of_mail_whose_relay_is_gone_leaves_by_another() {
+    let old = FakeRelay::default()
+        .answering("MAIL", "451 4.3.0 later")
+        .start()
+        .await;
+    let new = FakeRelay::default().start().await;
+    let with = |default: &str, relays: &[String]| {
+        format!("default-relay = \"{default}\"\n{}", relays.concat())
+    };
+    let both = [relay("old", &old, ""), relay("new", &new, "")];
+    let penstock = Harness::start(&with("old", &both), "").await;
+    penstock
+        .submit("ann@example.org", &["bob@example.net"], "hello")
+        .await
+        .expect_code(250);
+    let words = |queue: &[serde_json::Value], words: &str| {
+        queue.iter().any(|it| it.to_string().contains(words))
+    };
+    penstock
+        .until("refused once", |it| words(it, "4.3.0"))
+        .await;
+    // It stays with its relay, whatever the directory says.
+    let change = |action: serde_json::Value| serde_json::json!({"change": {"filter": {"from": "ann@example.org"}, "action": action}});
+    let reroute = serde_json::json!({"reroute": {"to": "old"}});
+    penstock.ask(change(reroute)).await;
+    penstock.configure(&with("new", &both[1..]), "");
+    penstock.ask(serde_json::json!({"reload": {}})).await;
+    penstock.ask(change(serde_json::json!("fail"))).await;
+    penstock.until_idle().await;
+    let accepted = new.accepted();
+    assert_eq!(accepted.len(), 1);
+    assert_eq!(accepted[0].forward_paths(), ["ann@example.org"]);
+    assert!(accepted[0].text().contains("given up by an administrator"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_mail_leaves_after_a_restart() {
     let out = FakeRelay::default()
         .answering("connect", "421 4.3.2 not now")

@@ -347,6 +347,7 @@ impl Delivery {
         self.hand_over_ledger();
         self.office.pool.tidy();
         self.watch().await;
+        self.fetch_left_behind().await;
         let warn_after = self.live.config.retry.warn_after;
         let now = self.office.clock.now();
         let late: Vec<String> = self

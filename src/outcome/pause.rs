@@ -118,6 +118,18 @@ impl Health {
             .is_some_and(|it| it <= now)
     }
 
+    /// A next probe later than any that is ever set is left from before the clock was set
+    /// back: it is due now. `longest` is the longest wait that is ever set.
+    pub fn clock_went_back(&mut self, longest: Duration, now: Timestamp) {
+        if let Some(pause) = &mut self.pause
+            && pause
+                .next_probe
+                .is_some_and(|it| between(now, it) > longest)
+        {
+            pause.next_probe = Some(now);
+        }
+    }
+
     /// When a probe is due, if it is paused and not by a person.
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.pause.as_ref()?.next_probe

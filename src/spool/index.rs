@@ -19,7 +19,7 @@ mod entry;
 mod flows;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -432,11 +432,12 @@ impl Index {
     pub fn retries(
         &self,
         relay: &str,
-        until: Timestamp,
+        times: RangeInclusive<Timestamp>,
         limit: usize,
         per_flow: usize,
     ) -> Result<Vec<Waiting>, IndexError> {
-        let first = retry_key(relay, i64::MIN, 0);
+        let (from, until) = times.into_inner();
+        let first = retry_key(relay, from.as_millisecond(), 0);
         let last = retry_key(relay, until.as_millisecond(), u64::MAX);
         let mut found = Vec::new();
         let mut of_flow: HashMap<u32, usize> = HashMap::new();

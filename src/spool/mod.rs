@@ -367,7 +367,23 @@ impl Spool {
         per_flow: usize,
     ) -> Result<Vec<Waiting>, SpoolError> {
         let relay = relay.to_owned();
-        let ask = move |index: &Index| index.retries(&relay, until, limit, per_flow);
+        let times = Timestamp::MIN..=until;
+        let ask = move |index: &Index| index.retries(&relay, times, limit, per_flow);
+        self.ask(move |index| ask(index).map_err(index_error)).await
+    }
+
+    /// Messages of one relay whose next attempt is at this time or later, the earliest
+    /// first: later than any that is ever set, and the clock was set back since.
+    pub async fn retries_from(
+        &self,
+        relay: &str,
+        from: Timestamp,
+        limit: usize,
+        per_flow: usize,
+    ) -> Result<Vec<Waiting>, SpoolError> {
+        let relay = relay.to_owned();
+        let times = from..=Timestamp::MAX;
+        let ask = move |index: &Index| index.retries(&relay, times, limit, per_flow);
         self.ask(move |index| ask(index).map_err(index_error)).await
     }
 

@@ -14,6 +14,7 @@ use crate::daemon::alarm::Alarm;
 use crate::daemon::alarms::Kind;
 
 use super::Delivery;
+use super::dispatch::PROBE_PATIENCE;
 use super::watch::paused_for;
 
 /// The kind of the spool's notes about a relay's health.
@@ -118,7 +119,9 @@ impl Delivery {
     /// Lets one message go to each paused relay whose probe is due.
     pub(super) fn send_probes(&mut self) {
         let now = self.office.clock.now();
+        let longest = self.live.config.retry.max.max(PROBE_PATIENCE);
         for (relay, book) in &mut self.relays {
+            book.health.clock_went_back(longest, now);
             if book.health.probe_due(now) && book.sending == 0 {
                 self.release.probe(relay);
             }

@@ -22,7 +22,7 @@ use crate::daemon::transaction::{End, Ended};
 use super::{DISK_PAUSE, Delivery, Sending};
 
 /// While a probe is on its way no other one goes; this long at most.
-const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+pub(super) const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 impl Delivery {
     /// Writes grants down and starts their transactions; returns how many were started.

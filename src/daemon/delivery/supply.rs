@@ -9,7 +9,7 @@ use crate::mail::{Mailbox, QueueId};
 use crate::route::Route;
 use crate::spool::FlowKey;
 
-use super::{Delivery, EVENTS_TOGETHER, RETRY_AGAIN};
+use super::{Delivery, EVENTS_TOGETHER, RETRY_AGAIN, ROUND};
 
 /// Due retries of one flow that the release is told of at a time: enough to keep a relay
 /// busy, few enough that a mailing that failed leaves room for a message that did.
@@ -116,6 +116,29 @@ impl Delivery {
                         self.rebuilding = true;
                         return false;
                     }
+                }
+            }
+        }
+    }
+
+    /// Tells the release of messages whose next attempt is later than any that is ever
+    /// set: the clock was set back since, and they are due.
+    pub(super) async fn fetch_left_behind(&mut self) {
+        let now = self.office.clock.moment();
+        let longest = self.live.config.retry.max + ROUND;
+        let from = now.wall.checked_add(longest).unwrap_or(Timestamp::MAX);
+        let relays: Vec<String> = self.relays.keys().cloned().collect();
+        for relay in relays {
+            let room = self.release.retry_room(&relay);
+            let spool = &self.office.spool;
+            match spool.retries_from(&relay, from, room, FLOW_RETRIES).await {
+                Ok(items) => {
+                    for item in &items {
+                        self.release.waiting(item, now);
+                    }
+                }
+                Err(trouble) => {
+                    warn!(%trouble, relay, "cannot read which retries the clock left behind");
                 }
             }
         }

@@ -353,11 +353,8 @@ impl Delivery {
         let late: Vec<String> = self
             .relays
             .iter()
-            .filter(|(_, book)| {
-                book.health.pause().is_some_and(|pause| {
-                    now.duration_since(pause.since).unsigned_abs() >= warn_after
-                })
-            })
+            // Short pauses add up: what is overdue is decided for each message.
+            .filter(|(_, book)| book.health.paused_lately(warn_after, now))
             .map(|(relay, _)| relay.clone())
             .collect();
         for relay in late {

@@ -334,6 +334,12 @@ impl Health {
             .sum()
     }
 
+    /// Whether it is paused, or was within this time.
+    pub fn paused_lately(&self, within: Duration, now: Timestamp) -> bool {
+        let ended = |it: &(Timestamp, Timestamp)| between(it.1, now) < within;
+        self.pause.is_some() || self.past.iter().any(ended)
+    }
+
     /// How long a message has been failing, the relay's pauses left out.
     pub fn tried_for(&self, envelope: &Envelope, now: Timestamp) -> Duration {
         envelope.first_failure.map_or(Duration::ZERO, |first| {

@@ -39,7 +39,7 @@ use crate::accept::{self, CrowdLimits, Live};
 use crate::clock::Clock;
 use crate::config::{Checked, Config, ConfigError, HttpAddress, MinFree};
 use crate::control;
-use crate::dns::{Dns, Resolver};
+use crate::dns::{Dns, SystemResolver};
 use crate::http;
 use crate::outcome::Rules;
 use crate::relay::Pool;
@@ -97,7 +97,9 @@ impl Setup {
             control: control::listening_path(&config.spool.path),
             spool,
             clock: Clock::system(),
-            dns: Arc::new(Resolver::system().map_err(|error| StartError::Dns(error.to_string()))?),
+            dns: Arc::new(
+                SystemResolver::new().map_err(|error| StartError::Dns(error.to_string()))?,
+            ),
             inherited: Inherited::default(),
             checked,
             path,

@@ -6,6 +6,7 @@
 //! answered" are different answers throughout: the first may fail mail, the second never.
 
 mod resolver;
+mod system;
 mod zone;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use rand::seq::SliceRandom;
 use crate::mail::Domain;
 
 pub use resolver::Resolver;
+pub use system::SystemResolver;
 pub use zone::Zone;
 
 /// More servers or addresses for one name than anybody has.
@@ -33,6 +35,9 @@ pub trait Dns: Send + Sync {
     /// A name without a dot may be completed from the system's search list; others are
     /// taken as whole. Aliases (CNAME) are followed, so far and no further. The wait is bounded.
     fn look_up<'a>(&'a self, name: &'a str, kind: Kind) -> Answer<'a>;
+
+    /// Forgets what it learned: somebody has changed something.
+    fn forget(&self) {}
 }
 
 /// Kinds of records.

@@ -1,7 +1,9 @@
 //! The real DNS, by hickory-resolver.
 
 use std::fmt;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -33,11 +35,18 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// With the system's configuration (`/etc/resolv.conf`, `/etc/hosts`), as it is now.
+    /// With the system's configuration as it is now.
+    pub fn system() -> Result<Self, DnsError> {
+        Self::configured_in(Path::new(super::system::RESOLV_CONF))
+    }
+
+    /// With the configuration in a file like `/etc/resolv.conf`, as it is now, and
+    /// `/etc/hosts`.
     ///
     /// Without a readable configuration the name server is this host, as resolv.conf(5) says.
-    pub fn system() -> Result<Self, DnsError> {
-        match hickory_resolver::system_conf::read_system_conf() {
+    pub(super) fn configured_in(path: &Path) -> Result<Self, DnsError> {
+        let written = fs::read(path).unwrap_or_default();
+        match hickory_resolver::system_conf::parse_resolv_conf(written) {
             Ok((config, options)) if !config.name_servers().is_empty() => {
                 Self::new(config, options)
             }

@@ -83,8 +83,9 @@ impl Dialer {
         }
     }
 
-    /// Forgets certificates read from files: they may have changed.
+    /// Forgets certificates read from files, and what DNS said: they may have changed.
     pub(super) fn forget(&self) {
+        self.dns.forget();
         self.tls
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

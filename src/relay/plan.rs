@@ -2,6 +2,8 @@
 //!
 //! Nothing that was not offered is ever sent.
 
+use std::collections::BTreeSet;
+
 use super::{Job, RelayError};
 use crate::config::ReversePathRule;
 use crate::mail::{Body, Domain, ForwardPath, Mailbox, Notify, ReversePath};
@@ -79,6 +81,7 @@ pub(super) fn plan(job: &Job, offered: &Extensions, eight_bit: bool) -> Result<P
     }
     let mut recipients = Vec::new();
     let mut refused = Vec::new();
+    let mut domains = BTreeSet::new();
     for place in &job.recipients {
         let Some(recipient) = envelope.recipients.get(*place) else {
             continue;
@@ -93,18 +96,20 @@ pub(super) fn plan(job: &Job, offered: &Extensions, eight_bit: bool) -> Result<P
                 }
             },
         };
-        // RFC 9422 section 4: those beyond the limit have their turn another time.
-        let full = offered
-            .limits
-            .recipients
-            .is_some_and(|it| recipients.len() >= it as usize);
-        if full {
-            refused.push((*place, RelayError::Cancelled));
-            continue;
-        }
+        // RFC 9422 section 4: those beyond the limits have their turn another time.
         let domain = forward_path
             .mailbox()
             .map(|it| it.domain().ascii().to_owned());
+        let full = |limit: Option<u32>, used: usize| limit.is_some_and(|it| used >= it as usize);
+        let another = domain.as_ref().is_some_and(|it| !domains.contains(it));
+        let beyond = full(offered.limits.recipients, recipients.len())
+            || another && full(offered.limits.recipient_domains, domains.len());
+        // One goes at any rate, or it would be tried without end.
+        if beyond && !recipients.is_empty() {
+            refused.push((*place, RelayError::Cancelled));
+            continue;
+        }
+        domains.extend(domain.clone());
         let mut command = RecipientCommand::new(forward_path);
         if offered.dsn {
             command.notify = recipient.notify;

@@ -560,6 +560,31 @@ async fn no_connection_carries_more_messages_than_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_transaction_names_more_recipients_or_domains_than_the_server_takes() {
+    let to = ["a@x.example", "b@y.example", "c@X.example", "d@z.example"];
+    for (offer, named) in [
+        ("LIMITS RCPTMAX=3", vec![0, 1, 2]),
+        ("LIMITS RCPTDOMAINMAX=1", vec![0, 2]),
+        ("LIMITS RCPTDOMAINMAX=2", vec![0, 1, 2]),
+        ("LIMITS RCPTDOMAINMAX=2 RCPTMAX=2", vec![0, 1]),
+    ] {
+        let fake = Fake::start(Script::offering(&[offer])).await;
+        let delivery = pool().deliver(&simple(&fake, &to)).await;
+        for recipient in 0..to.len() {
+            if named.contains(&recipient) {
+                assert_eq!(code(&delivery, recipient), 250, "{offer} {recipient}");
+            } else {
+                assert_eq!(
+                    error(&delivery, recipient),
+                    &RelayError::Cancelled,
+                    "{offer}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn never_more_connections_than_allowed() {
     let fake = Fake::start(Script::offering(ALL)).await;
     let pool = pool();

@@ -1,0 +1,159 @@
+//! Connections that are kept, replaced, closed and never too many.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_reused_and_a_dead_one_is_replaced_unnoticed() {
+    let fake = Fake::start(Script::offering(ALL)).await;
+    let pool = pool();
+    for _ in 0..3 {
+        let delivery = pool.deliver(&simple(&fake, &["a@x.example"])).await;
+        assert_eq!(code(&delivery, 0), 250);
+    }
+    assert_eq!(fake.connections(), 1);
+    for act in [
+        Act::Close,
+        Act::SayAndClose("421 4.4.2 idle for too long"),
+        Act::Raw(b"503 5.5.1 sender already specified\r\n".to_vec()),
+        Act::Raw(b"nonsense\r\n".to_vec()),
+    ] {
+        for offers in [&[][..], &["PIPELINING"]] {
+            let script = Script::offering(offers).at_nth("MAIL", 2, act.clone());
+            let fake = Fake::start(script).await;
+            let pool = pool_with(Zone::default());
+            for _ in 0..2 {
+                let delivery = pool.deliver(&simple(&fake, &["a@x.example"])).await;
+                assert_eq!(code(&delivery, 0), 250, "{act:?}");
+            }
+            assert_eq!(fake.connections(), 2);
+            assert_eq!(fake.contents().len(), 2);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_connection_that_dies_at_mail_is_not_tried_again() {
+    let fake = Fake::start(Script::offering(ALL).at("MAIL", Act::Close)).await;
+    let delivery = pool().deliver(&simple(&fake, &["a@x.example"])).await;
+    assert!(matches!(
+        error(&delivery, 0),
+        RelayError::Closed {
+            stage: Stage::Mail,
+            ..
+        }
+    ));
+    assert_eq!(fake.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_are_closed_politely() {
+    let fake = Fake::start(Script::offering(ALL)).await;
+    let pool = pool();
+    pool.deliver(&simple(&fake, &["a@x.example"])).await;
+    pool.tidy();
+    assert_eq!(pool.connections("up"), 1);
+    tokio::time::advance(Duration::from_secs(31)).await;
+    pool.tidy();
+    pool.close().await;
+    assert_eq!(pool.connections("up"), 0);
+    assert_eq!(fake.lines().last().unwrap(), "QUIT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_connection_carries_more_messages_than_it_may() {
+    for (configured, offer, connections) in [
+        (Some(2), "8BITMIME", 3),
+        (None, "LIMITS MAILMAX=3", 2),
+        (Some(1), "LIMITS MAILMAX=3", 5),
+    ] {
+        let fake = Fake::start(Script::offering(&[offer])).await;
+        let pool = pool();
+        for _ in 0..5 {
+            let mut relay = relay(&fake);
+            relay.limits.messages_per_connection = configured;
+            let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+            assert_eq!(code(&pool.deliver(&job).await, 0), 250);
+        }
+        assert_eq!(fake.connections(), connections, "{configured:?} {offer}");
+        pool.close().await;
+        assert_eq!(
+            fake.lines().iter().filter(|it| *it == "QUIT").count(),
+            connections
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_transaction_names_more_recipients_or_domains_than_the_server_takes() {
+    let to = ["a@x.example", "b@y.example", "c@X.example", "d@z.example"];
+    for (offer, named) in [
+        ("LIMITS RCPTMAX=3", vec![0, 1, 2]),
+        ("LIMITS RCPTDOMAINMAX=1", vec![0, 2]),
+        ("LIMITS RCPTDOMAINMAX=2", vec![0, 1, 2]),
+        ("LIMITS RCPTDOMAINMAX=2 RCPTMAX=2", vec![0, 1]),
+    ] {
+        let fake = Fake::start(Script::offering(&[offer])).await;
+        let delivery = pool().deliver(&simple(&fake, &to)).await;
+        for recipient in 0..to.len() {
+            if named.contains(&recipient) {
+                assert_eq!(code(&delivery, recipient), 250, "{offer} {recipient}");
+            } else {
+                assert_eq!(
+                    error(&delivery, recipient),
+                    &RelayError::Cancelled,
+                    "{offer}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_more_connections_than_allowed() {
+    let fake = Fake::start(Script::offering(ALL)).await;
+    let pool = pool();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let mut relay = relay(&fake);
+        relay.limits.connections = 3;
+        // Two logins make two kinds of connections; the limit is for both together.
+        relay.certificates.tls_name = (number % 2 == 0).then(|| "x.example".into());
+        let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+        let pool = pool.clone();
+        tasks.spawn(async move { code(&pool.deliver(&job).await, 0) });
+    }
+    while let Some(code) = tasks.join_next().await {
+        assert_eq!(code.unwrap(), 250);
+    }
+    let most = fake.heard.lock().unwrap().most_open;
+    assert!(most <= 3, "{most}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_password_never_travels_on_an_old_connection() {
+    let script = Script::offering(&["AUTH PLAIN"]);
+    let fake = Fake::start(script).await;
+    let pool = pool();
+    for password in ["one-password", "two-password", "two-password"] {
+        let mut relay = with_login(&fake, RelayTls::Off);
+        relay.credentials.as_mut().unwrap().password = Secret::new(password.into());
+        let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+        assert_eq!(code(&pool.deliver(&job).await, 0), 250);
+    }
+    let logins = fake
+        .lines()
+        .iter()
+        .filter(|it| it.starts_with("AUTH"))
+        .count();
+    assert_eq!(logins, 2);
+}
+
+#[tokio::test]
+async fn dropping_a_delivery_gives_its_connection_back() {
+    let fake = Fake::start(Script::offering(ALL).at("DOT", Act::Silent)).await;
+    let pool = pool();
+    let job = simple(&fake, &["a@x.example"]);
+    let cut = tokio::time::timeout(Duration::from_millis(200), pool.deliver(&job)).await;
+    assert!(cut.is_err());
+    assert_eq!(pool.connections("up"), 0);
+}

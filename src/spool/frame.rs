@@ -85,17 +85,21 @@ pub struct Frame(Vec<u8>);
 impl Frame {
     /// A frame of a record and the contents behind it.
     pub fn new(record: &Record, contents: &[&[u8]]) -> Self {
-        let words = record.encode();
+        Self::of(record.kind(), record.subject(), &record.encode(), contents)
+    }
+
+    /// A frame of words, whatever they say.
+    pub fn of(kind: Kind, subject: u64, words: &[u8], contents: &[&[u8]]) -> Self {
         let behind: usize = contents.iter().map(|it| it.len()).sum();
         let mut octets = Vec::with_capacity(HEADER_BYTES + words.len() + behind);
         octets.extend_from_slice(&[0; 8]);
-        octets.extend_from_slice(&[VERSION, record.kind().octet(), 0, 0]);
+        octets.extend_from_slice(&[VERSION, kind.octet(), 0, 0]);
         octets.extend_from_slice(&length(words.len()).to_le_bytes());
         octets.extend_from_slice(&length(behind).to_le_bytes());
-        octets.extend_from_slice(&record.subject().to_le_bytes());
-        octets.extend_from_slice(&crc32c::crc32c(&words).to_le_bytes());
+        octets.extend_from_slice(&subject.to_le_bytes());
+        octets.extend_from_slice(&crc32c::crc32c(words).to_le_bytes());
         octets.extend_from_slice(&[0; 12]);
-        octets.extend_from_slice(&words);
+        octets.extend_from_slice(words);
         for content in contents {
             octets.extend_from_slice(content);
         }

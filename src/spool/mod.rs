@@ -33,6 +33,8 @@ mod index;
 mod known;
 mod library;
 mod offline;
+#[doc(hidden)]
+pub mod probe;
 mod query;
 mod rebuild;
 mod record;

@@ -57,15 +57,21 @@ impl Scan {
             .metadata()
             .map_err(|it| SpoolError::io("measure", &store.segment_path(name), it))?
             .len();
-        Ok(Self {
+        let end = end.map_or(length, |it| it.min(length));
+        Ok(Self::over(file, name, from, end))
+    }
+
+    /// Reads an open file as a segment, from an offset to an end that it has.
+    pub fn over(file: File, name: SegmentName, from: u64, end: u64) -> Self {
+        Self {
             name,
             file: Arc::new(file),
             at: from,
-            end: end.map_or(length, |it| it.min(length)),
+            end,
             window: Vec::new(),
             window_at: 0,
             synced: 0,
-        })
+        }
     }
 
     /// The next frame or damaged region; none at the end.

@@ -169,6 +169,7 @@ impl Office {
                     written.map_err(|error| error.to_string())
                 })
             }),
+            start_before: grant.start_before,
             cancel: self.lifecycle.draining(),
         };
         let began = self.clock.uptime();
@@ -188,6 +189,9 @@ impl Office {
             // The log has the lease and perhaps the final dot: the next start knows.
             () = self.lifecycle.reached(Phase::Stopped) => return End::CutOff,
         };
+        if delivery.is_unstarted() {
+            return End::Unstarted { trouble: None };
+        }
         let moment = self.clock.moment();
         let now = moment.wall;
         let took = moment.uptime.saturating_sub(began);

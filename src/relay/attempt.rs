@@ -26,6 +26,14 @@ pub struct Delivery {
     pub dsn_passed_on: bool,
 }
 
+impl Delivery {
+    /// Nothing was said about any recipient: its turn had passed, or we are stopping.
+    pub fn is_unstarted(&self) -> bool {
+        let mut results = self.attempts.iter().map(|it| &it.result);
+        results.all(|it| matches!(it, Err(RelayError::Cancelled)))
+    }
+}
+
 /// One recipient, one try.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {

@@ -43,6 +43,8 @@ pub(super) struct Connection {
     /// Not the first of the relay's servers.
     pub(super) is_fallback: bool,
     pub(super) opened: Instant,
+    /// It was kept for a while: the server may have closed it meanwhile.
+    pub(super) is_reused: bool,
     /// Transactions started on it.
     pub(super) transactions: u32,
     /// The last transaction was given up before its end: RSET must come first.
@@ -240,6 +242,7 @@ impl Dialer {
                 server,
                 is_fallback: false,
                 opened: Instant::now(),
+                is_reused: false,
                 transactions: 0,
                 needs_reset: false,
                 domains: BTreeSet::new(),

@@ -82,11 +82,15 @@ async fn converse(
     notes: &mut Notes<'_>,
 ) -> Result<After, Stale> {
     let limit = notes.job.timeouts.command;
-    let reused = connection.transactions > 0;
-    let reset = std::mem::take(&mut connection.needs_reset);
+    let reused = connection.is_reused;
     if reused && connection.wire.is_stale().await {
         return Err(Stale);
     }
+    if notes.job.is_too_late(notes.clock) {
+        notes.fail(&places(&plan.recipients), &RelayError::Cancelled);
+        return Ok(After::Usable);
+    }
+    let reset = std::mem::take(&mut connection.needs_reset);
     connection.transactions += 1;
     // Until the end is reached, the next transaction would find leftovers of this one.
     connection.needs_reset = true;

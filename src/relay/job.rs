@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::{Relay, Timeouts};
 use crate::mail::Envelope;
 
@@ -34,9 +36,31 @@ pub struct Job {
     pub content: Arc<dyn Content>,
     /// What must be done before the dot.
     pub before_dot: BeforeDot,
+    /// The clock's uptime after which MAIL is not sent any more: the batch has closed.
+    /// Waiting for a connection counts.
+    pub start_before: Option<Duration>,
     /// Cancelled: no transaction starts any more. One that has started goes on, for it
     /// is safe only at its end; whoever cannot wait drops the future.
     pub cancel: CancellationToken,
+}
+
+impl Job {
+    /// Whether its turn has passed.
+    pub(super) fn is_too_late(&self, clock: &Clock) -> bool {
+        self.start_before.is_some_and(|it| clock.uptime() > it)
+    }
+
+    /// Resolves when its turn has passed.
+    pub(super) async fn too_late(&self, clock: &Clock) {
+        let Some(closes) = self.start_before else {
+            return std::future::pending().await;
+        };
+        // The clock also counts while the machine sleeps, the timer may not.
+        while !self.is_too_late(clock) {
+            let left = closes.saturating_sub(clock.uptime());
+            tokio::time::sleep(left.max(Duration::from_millis(1))).await;
+        }
+    }
 }
 
 impl std::fmt::Debug for Job {

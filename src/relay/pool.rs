@@ -92,6 +92,7 @@ impl Pool {
         let (slot, kept) = tokio::select! {
             biased;
             () = job.cancel.cancelled() => return (fail(&RelayError::Cancelled, ""), record),
+            () = job.too_late(clock) => return (fail(&RelayError::Cancelled, ""), record),
             ready = ready => ready,
         };
         let (kept, full) = match kept {
@@ -308,6 +309,7 @@ impl Shelf {
         let place = self.idle.iter().rposition(fits)?;
         let (mut connection, _) = self.idle.remove(place);
         connection.target = target.clone();
+        connection.is_reused = true;
         Some(connection)
     }
 }

@@ -135,6 +135,7 @@ fn job(relay: Relay, envelope: Envelope, content: &[u8]) -> Job {
         envelope: Arc::new(envelope),
         content: Arc::new(content.to_vec()),
         before_dot: Arc::new(|_| Box::pin(async { Ok(()) })),
+        start_before: None,
         cancel: CancellationToken::new(),
     }
 }

@@ -157,3 +157,40 @@ async fn dropping_a_delivery_gives_its_connection_back() {
     assert!(cut.is_err());
     assert_eq!(pool.connections("up"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_turn_passes_while_it_waits_for_a_connection_is_not_begun() {
+    let script = Script::offering(ALL).at_nth("DOT", 1, Act::Silent);
+    let fake = Fake::start(script).await;
+    let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
+    let pool = Pool::new(Arc::new(Zone::default()), clock.clone());
+    let mut relay = relay(&fake);
+    relay.limits.connections = 1;
+    let first = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+    let mut second = first.clone();
+    second.start_before = Some(clock.uptime() + Duration::from_secs(60));
+    let started = tokio::time::Instant::now();
+    let (first, (second, waited)) = tokio::join!(pool.deliver(&first), async {
+        let delivery = pool.deliver(&second).await;
+        (delivery, started.elapsed())
+    });
+    assert!(first.in_doubt);
+    assert!(second.is_unstarted() && !second.content_sent);
+    assert!(waited < Duration::from_secs(61), "{waited:?}");
+    assert_eq!(pool.connections("up"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_took_too_long_serves_the_next_turn() {
+    let script = Script::offering(ALL).at_nth("GREETING", 1, Act::Drip("220 slow\r\n"));
+    let fake = Fake::start(script).await;
+    let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
+    let pool = Pool::new(Arc::new(Zone::default()), clock.clone());
+    let mut job = simple(&fake, &["a@x.example"]);
+    job.start_before = Some(clock.uptime() + Duration::from_secs(3));
+    assert!(pool.deliver(&job).await.is_unstarted());
+    assert!(!fake.lines().iter().any(|it| it.starts_with("MAIL")));
+    job.start_before = None;
+    assert_eq!(code(&pool.deliver(&job).await, 0), 250);
+    assert_eq!(fake.connections(), 1);
+}

@@ -8,6 +8,7 @@ use super::connect::{Connection, refused};
 use super::content::send;
 use super::notes::Notes;
 use super::plan::{Named, Plan, plan};
+use super::wire::unasked;
 use super::{Delivery, Job, RelayError};
 use crate::clock::Clock;
 use crate::mail::{Body, Stage};
@@ -83,8 +84,13 @@ async fn converse(
 ) -> Result<After, Stale> {
     let limit = notes.job.timeouts.command;
     let reused = connection.is_reused;
-    if reused && connection.wire.is_stale().await {
+    let stale = connection.wire.is_stale().await;
+    if reused && stale {
         return Err(Stale);
+    }
+    if connection.wire.has_unread() {
+        notes.fail(&places(&plan.recipients), &unasked(Stage::Mail));
+        return Ok(After::Broken);
     }
     if notes.job.is_too_late(notes.clock) {
         notes.fail(&places(&plan.recipients), &RelayError::Cancelled);
@@ -325,10 +331,7 @@ async fn ask(
     stage: Stage,
 ) -> Result<Reply, RelayError> {
     if connection.wire.has_unread() {
-        return Err(RelayError::Garbage {
-            stage,
-            said: "a reply to no command".to_owned(),
-        });
+        return Err(unasked(stage));
     }
     connection.wire.group(stage, line, limit).await?;
     line.clear();

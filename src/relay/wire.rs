@@ -169,6 +169,9 @@ impl Wire {
     }
 
     /// Sends one command; the words in the transcript may differ, for passwords.
+    ///
+    /// A reply that stands there before the command would be taken for the answer to it,
+    /// and every later one for the answer to the next.
     pub(super) async fn command(
         &mut self,
         stage: Stage,
@@ -176,6 +179,9 @@ impl Wire {
         shown: &str,
         limit: Duration,
     ) -> Result<Reply, RelayError> {
+        if self.has_unread() {
+            return Err(unasked(stage));
+        }
         self.record(Said::Ours, shown);
         let octets = format!("{line}\r\n");
         self.write(stage, octets.as_bytes(), limit)
@@ -335,6 +341,14 @@ impl Wire {
             let _ = timeout(limit, closing).await;
         }
         self.transcript
+    }
+}
+
+/// A server answered a question that was not asked.
+pub(super) fn unasked(stage: Stage) -> RelayError {
+    RelayError::Garbage {
+        stage,
+        said: "a reply to no command".to_owned(),
     }
 }
 

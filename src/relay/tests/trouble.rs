@@ -82,7 +82,8 @@ async fn a_server_that_closes_or_talks_nonsense_is_told_from_one_that_refuses() 
 #[tokio::test(start_paused = true)]
 async fn replies_to_questions_not_asked_end_the_connection() {
     for (verb, said) in [
-        ("EHLO", &b"250 a\r\n250 b\r\n"[..]),
+        ("GREETING", &b"220 a\r\n220 b\r\n"[..]),
+        ("EHLO", b"250 a\r\n250 b\r\n"),
         ("MAIL", b"250 ok\r\n250 ok\r\n"),
         ("RCPT", b"250 ok\r\n250 ok\r\n"),
         ("DATA", b"354 go\r\n250 taken already\r\n"),

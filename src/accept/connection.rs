@@ -100,6 +100,8 @@ pub(super) struct Connection {
     pub(super) cut_off: Option<Instant>,
     /// The last message accepted whose 250 is not sent yet.
     pub(super) unconfirmed: Option<QueueId>,
+    /// Codes of refused commands that are in the log: one line each, however often.
+    logged: Vec<u16>,
 }
 
 /// Talks with one client until one of both has enough.
@@ -147,6 +149,7 @@ pub async fn run(start: Start, mut stop: watch::Receiver<bool>) {
         stop,
         cut_off: None,
         unconfirmed: None,
+        logged: Vec::new(),
     };
     let welcome = connection.session.welcome();
     connection.wire.say(&welcome);
@@ -168,8 +171,10 @@ impl Connection {
             let line = self.next_line().await?;
             self.refresh()?;
             let mut effect = self.session.step(Event::Line(line));
-            if let Effect::Reply(reply) | Effect::Close(reply) = &effect {
-                self.log_refused_command(reply);
+            match &effect {
+                Effect::Reply(reply) => self.log_refused_command(reply),
+                Effect::Close(reply) => self.log_closing(reply),
+                _ => {}
             }
             while let Some(event) = self.carry_out(effect).await? {
                 effect = self.session.step(event);
@@ -222,20 +227,34 @@ impl Connection {
 
     /// What an administrator looks for when an application "cannot send": a transaction
     /// that may not begin. Mistakes in commands are for whoever debugs the application.
-    fn log_refused_command(&self, reply: &Reply) {
+    fn log_refused_command(&mut self, reply: &Reply) {
         let client = self.client;
+        let begins = self.session.transaction().is_none();
         match reply.code {
-            452 | 530 | 538 | 550 | 552 if self.session.transaction().is_none() => {
-                info!(%client, code = reply.code, reply = reply.text(), "refused");
+            code @ (452 | 530 | 538 | 550 | 552) if begins && !self.logged.contains(&code) => {
+                self.logged.push(code);
+                info!(%client, code, reply = reply.text(), "refused");
             }
             400.. => debug!(%client, code = reply.code, reply = reply.text(), "refused"),
             _ => {}
         }
     }
 
+    /// A client that is sent away for what it said leaves one line behind.
+    fn log_closing(&self, reply: &Reply) {
+        if reply.code >= 400 {
+            info!(client = %self.client, code = reply.code, reply = reply.text(), "sent away");
+        }
+    }
+
     /// The next command line; however it drips, it must be whole within the idle limit.
     async fn next_line(&mut self) -> Result<Line, End> {
-        let idle = Instant::now() + self.live.config.timeouts.idle;
+        let now = Instant::now();
+        // Commands that come without a pause would never meet the deadline below.
+        if now >= self.fruitless_until {
+            return Err(End::Idle);
+        }
+        let idle = now + self.live.config.timeouts.idle;
         let deadline = idle.min(self.fruitless_until);
         loop {
             if !self.wire.unread().is_empty() {
@@ -364,12 +383,32 @@ impl Connection {
         checked
     }
 
+    /// One line about a connection that did not end as it should.
+    fn log_end(&self, end: &End) {
+        let client = self.client;
+        let in_message = self.session.transaction().is_some();
+        match (end, self.unconfirmed) {
+            (End::Gone, Some(queue_id)) => {
+                info!(%queue_id, %client, "the client left before its 250; the message stays accepted");
+            }
+            (End::Gone, None) if in_message => info!(%client, "left in the middle of a message"),
+            (End::Idle, _) => info!(%client, in_message, "sent away: idle for too long"),
+            (End::Slow, _) => info!(%client, "sent away: the content came too slowly"),
+            (End::Closed, _) => info!(%client, "sent away: the listener is not in service"),
+            (End::Crowded, _) => {
+                if let Some(clients) = self.shared.crowded.tell() {
+                    warn!(clients, last = %client, "too many connections: clients were sent away");
+                }
+            }
+            (End::Said | End::Gone | End::Stopping, _) => {
+                debug!(%client, ?end, "connection ends");
+            }
+        }
+    }
+
     /// Says goodbye as it is fitting, and lets the client read it.
     async fn finish(self, end: End) {
-        debug!(client = %self.client, ?end, "connection ends");
-        if let (End::Gone, Some(queue_id)) = (&end, self.unconfirmed) {
-            info!(%queue_id, client = %self.client, "the client left before its 250; the message stays accepted");
-        }
+        self.log_end(&end);
         let farewell = match end {
             End::Said => None,
             End::Gone => return,

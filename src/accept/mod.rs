@@ -18,6 +18,7 @@ mod incoming;
 mod receive;
 mod room;
 pub mod sasl;
+mod seldom;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
@@ -137,6 +138,7 @@ pub struct Shared {
     header_purse: Arc<Semaphore>,
     checks: Semaphore,
     room: room::Room,
+    crowded: seldom::Seldom,
     counters: Counters,
     patience: Duration,
 }
@@ -163,6 +165,7 @@ impl Shared {
             header_purse: Arc::new(Semaphore::new(HEADER_PURSE_KIB)),
             checks: Semaphore::new(CHECKS_AT_ONCE),
             room: room::Room::default(),
+            crowded: seldom::Seldom::default(),
             counters: Counters::default(),
             patience,
         })
@@ -310,6 +313,9 @@ fn let_in(
         }
         Err(crowded) => {
             debug!(client = %client.ip(), ?crowded, "too many connections");
+            if let Some(clients) = shared.crowded.tell() {
+                warn!(clients, last = %client.ip(), "too many connections: clients were sent away");
+            }
             let reply = match crowded {
                 crowd::Crowded::Client => "421 4.7.0 too many connections from your address\r\n",
                 crowd::Crowded::Total => "421 4.3.2 too many connections, try again later\r\n",

@@ -17,6 +17,9 @@ use super::transaction::{Added, Announced, Transaction};
 const ERRORS_MAXIMUM: u32 = 20;
 /// Commands that bring no message nearer (NOOP, RSET, EHLO, ...) since the last one.
 const IDLE_COMMANDS_MAXIMUM: u32 = 1_000;
+/// Recipients beyond what a transaction may have, since the last message: a client that
+/// knows no limits may name all of a large mailing before it looks at the replies.
+const SURPLUS_MAXIMUM: u32 = 100_000;
 /// Failed logins on one connection.
 const FAILED_LOGINS_MAXIMUM: u32 = 3;
 /// What LIMITS announces (RFC 9422): messages on one connection.
@@ -128,6 +131,7 @@ pub struct Session {
     transaction: Option<Transaction>,
     errors: u32,
     idle_commands: u32,
+    surplus: u32,
     failed_logins: u32,
     messages: u32,
 }
@@ -144,6 +148,7 @@ impl Session {
             transaction: None,
             errors: 0,
             idle_commands: 0,
+            surplus: 0,
             failed_logins: 0,
             messages: 0,
         }
@@ -223,10 +228,11 @@ impl Session {
                     Err(error) => self.not_a_command(&error),
                 },
             },
-            Event::Line(Line::TooLong) => {
-                self.exchange = None;
-                self.error(Reply::enhanced(500, 5, 2, "line too long"))
-            }
+            // RFC 4954 section 4 has a status of its own for a line of its exchange.
+            Event::Line(Line::TooLong) => match self.exchange.take() {
+                Some(_) => self.error(Reply::enhanced(500, 5, 6, "response too long")),
+                None => self.error(Reply::enhanced(500, 5, 2, "line too long")),
+            },
             Event::Line(Line::BareLf) => Effect::Close(Reply::enhanced(
                 500,
                 5,
@@ -255,6 +261,7 @@ impl Session {
                 if reply.is_positive() {
                     self.errors = 0;
                     self.idle_commands = 0;
+                    self.surplus = 0;
                 }
                 Effect::Reply(reply)
             }
@@ -356,10 +363,10 @@ impl Session {
             ));
         }
         if mail.size.is_some_and(|it| it > self.terms.max_size_bytes) {
-            return Effect::Reply(too_large(self.terms.max_size_bytes));
+            return self.idle(|it| too_large(it.terms.max_size_bytes));
         }
         if !self.terms.has_room {
-            return Effect::Reply(no_room());
+            return self.idle(|_| no_room());
         }
         self.messages += 1;
         let reply = Reply::enhanced(250, 1, 0, "sender ok");
@@ -376,7 +383,13 @@ impl Session {
             Added::New => Effect::Reply(Reply::enhanced(250, 1, 5, "recipient ok")),
             Added::Again => self.idle(|_| Reply::enhanced(250, 1, 5, "recipient ok, again")),
             Added::NeedsSmtpUtf8 => self.idle(|_| CommandError::NeedsSmtpUtf8.reply()),
-            Added::TooMany => Effect::Reply(Reply::enhanced(452, 5, 3, "too many recipients")),
+            Added::TooMany => {
+                self.surplus += 1;
+                if self.surplus >= SURPLUS_MAXIMUM {
+                    return Effect::Close(self.farewell(5, 3, "far too many recipients"));
+                }
+                Effect::Reply(Reply::enhanced(452, 5, 3, "too many recipients"))
+            }
             Added::TooLate => self.error(bad_sequence("the content is on its way")),
         }
     }
@@ -398,6 +411,10 @@ impl Session {
             None => bad_sequence("MAIL first"),
             Some(it) if it.recipients.is_empty() => bad_sequence("RCPT first"),
             Some(it) => match it.announce(size, limit) {
+                // Empty chunks bring the message no nearer to its end.
+                Announced::Taken if size == 0 && !last => {
+                    return self.idle(|_| Reply::enhanced(250, 0, 0, "0 octets received"));
+                }
                 Announced::Taken => return Effect::ReceiveChunk { size, last },
                 Announced::TooLarge => too_large(limit),
                 Announced::BrokenOff => bad_sequence("an earlier chunk was refused; RSET first"),

@@ -86,6 +86,88 @@ fn ehlo_offers_what_may_be_used_now() {
     );
 }
 
+/// Repeats a command until the session has enough; how often it was answered.
+fn until_closed(session: &mut Session, text: &str) -> usize {
+    for count in 1..1_000_000 {
+        let mut effect = line(session, text);
+        if let Effect::ReceiveChunk { size, .. } = effect {
+            effect = session.step(Event::ChunkTaken(Ok(size)));
+        }
+        match effect {
+            Effect::Close(reply) => {
+                assert_eq!(reply.code, 421, "{text}");
+                return count;
+            }
+            Effect::Reply(_) | Effect::SkipChunk { .. } => {}
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    panic!("{text}: for ever");
+}
+
+#[test]
+fn nothing_can_be_said_for_ever() {
+    for text in [
+        "NOOP",
+        "RSET",
+        "EHLO x",
+        "HELO x",
+        "HELP",
+        "VRFY x",
+        "MAIL FROM:<a@b.c> SIZE=9999999",
+    ] {
+        assert_eq!(until_closed(&mut greeted(|_| {}), text), 999, "{text}");
+    }
+    for text in [
+        "",
+        "FOO",
+        "EXPN x",
+        "DATA",
+        "RCPT TO:<a@b.c>",
+        "AUTH PLAIN",
+        "BDAT 1",
+        "MAIL FROM:<a@b.c> X=Y",
+    ] {
+        assert_eq!(until_closed(&mut greeted(|_| {}), text), 20, "{text}");
+    }
+    let mut full = greeted(|it| it.has_room = false);
+    assert_eq!(until_closed(&mut full, "MAIL FROM:<a@b.c>"), 999);
+    let with_recipient = || {
+        let mut session = greeted(|_| {});
+        say(&mut session, "MAIL FROM:<a@b.c>");
+        say(&mut session, "RCPT TO:<1@b.c>");
+        session
+    };
+    assert_eq!(until_closed(&mut with_recipient(), "RCPT TO:<1@b.c>"), 999);
+    assert_eq!(until_closed(&mut with_recipient(), "RCPT TO:<@b.c>"), 999);
+    assert_eq!(until_closed(&mut with_recipient(), "BDAT 0"), 999);
+    let mut crowded = with_recipient();
+    for number in 2..=3 {
+        say(&mut crowded, &format!("RCPT TO:<{number}@b.c>"));
+    }
+    let mailing = (0..50_000)
+        .all(|it| say(&mut crowded, &format!("RCPT TO:<x{it}@b.c>")).starts_with("452 4.5.3"));
+    assert!(
+        mailing,
+        "a client that does not count is told, not sent away"
+    );
+    assert_eq!(until_closed(&mut crowded, "RCPT TO:<more@b.c>"), 50_000);
+}
+
+#[test]
+fn a_response_that_is_too_long_ends_its_exchange_and_nothing_else() {
+    let mut session = Session::new(terms(), Some("TLSv1.3".into()));
+    expect(&mut session, &[("EHLO x", "250"), ("AUTH LOGIN", "334")]);
+    match session.step(Event::Line(Line::TooLong)) {
+        Effect::Reply(reply) => assert_eq!(wire(&reply), "500 5.5.6 response too long\r\n"),
+        other => panic!("{other:?}"),
+    }
+    expect(
+        &mut session,
+        &[("NOOP", "250"), ("AUTH PLAIN", "334"), ("*", "501")],
+    );
+}
+
 #[test]
 fn a_message_goes_through_its_stages_in_order() {
     let mut session = session(|_| {});

@@ -33,6 +33,8 @@ pub(super) const FRUITLESS: u32 = 10;
 const UNSENT_MAXIMUM: usize = 16 * 1024;
 /// After our last word, so long the client may take to read it.
 const LINGER: Duration = Duration::from_secs(2);
+/// And so much more may it say meanwhile.
+const LINGER_OCTETS: usize = 1 << 20;
 
 /// Which listener a client came to.
 #[derive(Debug, Clone, Copy)]
@@ -171,10 +173,8 @@ impl Connection {
             let line = self.next_line().await?;
             self.refresh()?;
             let mut effect = self.session.step(Event::Line(line));
-            match &effect {
-                Effect::Reply(reply) => self.log_refused_command(reply),
-                Effect::Close(reply) => self.log_closing(reply),
-                _ => {}
+            if let Effect::Reply(reply) = &effect {
+                self.log_refused_command(reply);
             }
             while let Some(event) = self.carry_out(effect).await? {
                 effect = self.session.step(event);
@@ -201,6 +201,7 @@ impl Connection {
                 Ok(None)
             }
             Effect::Close(reply) => {
+                self.log_closing(&reply);
                 self.wire.say(&reply);
                 Err(End::Said)
             }
@@ -436,13 +437,16 @@ impl Connection {
         let linger = async {
             wire.flush().await?;
             wire.shutdown().await?;
-            loop {
+            let mut heard = 0;
+            while heard < LINGER_OCTETS {
                 let unread = wire.unread().len();
                 wire.consume(unread);
-                if wire.read(COMMAND_READ).await? == 0 {
-                    return std::io::Result::Ok(());
+                match wire.read(COMMAND_READ).await? {
+                    0 => break,
+                    more => heard += more,
                 }
             }
+            std::io::Result::Ok(())
         };
         timeout(LINGER, linger).await.ok();
     }

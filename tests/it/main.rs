@@ -23,5 +23,6 @@ mod layers;
 mod limits;
 mod permission;
 mod release;
+mod rude;
 mod tools;
 mod verifying;

@@ -20,6 +20,7 @@ use crate::tls::ServerTls;
 
 use super::crowd::{Busy, Seat, client_key};
 use super::incoming::Incoming;
+use super::purse::Paid;
 use super::sasl::Login;
 use super::session::{Checked, Effect, Event, Session, Terms};
 use super::wire::{COMMAND_READ, Wire};
@@ -104,6 +105,8 @@ pub(super) struct Connection {
     pub(super) unconfirmed: Option<QueueId>,
     /// Codes of refused commands that are in the log: one line each, however often.
     logged: Vec<u16>,
+    /// What the recipients of the transaction take from the memory of all.
+    paid: Paid,
 }
 
 /// Talks with one client until one of both has enough.
@@ -152,6 +155,7 @@ pub async fn run(start: Start, mut stop: watch::Receiver<bool>) {
         cut_off: None,
         unconfirmed: None,
         logged: Vec::new(),
+        paid: None,
     };
     let welcome = connection.session.welcome();
     connection.wire.say(&welcome);
@@ -182,6 +186,7 @@ impl Connection {
             if !self.session.is_between_chunks() {
                 self.chunks = None;
             }
+            self.pay_for_recipients();
             self.lines.set_limit(self.session.line_limit());
             self.seat.active(match self.session.transaction() {
                 Some(_) => Busy::InTransaction,
@@ -190,6 +195,19 @@ impl Connection {
             if self.wire.unsent() > UNSENT_MAXIMUM {
                 self.flush().await?;
             }
+        }
+    }
+
+    /// Many transactions with many recipients at once must not take the memory.
+    fn pay_for_recipients(&mut self) {
+        match self.session.transaction() {
+            Some(it) => {
+                let purse = &self.shared.recipient_purse;
+                if !purse.pay(it.octets(), &mut self.paid) {
+                    self.session.take_no_more_recipients();
+                }
+            }
+            None => self.paid = None,
         }
     }
 

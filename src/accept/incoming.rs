@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use crate::mail::header::trace::{self, Protocol, Received, trace_fields};
@@ -18,12 +17,9 @@ use crate::smtp::{Reply, WireSize};
 use crate::spool::{Content, ContentWriter, SpoolError};
 
 use super::admission::{self, Admitted};
+use super::purse::Paid;
 use super::session::{Greeting, no_room, too_large};
 use super::{Live, Shared};
-
-/// A header up to this size is always held; what is beyond comes out of one purse for
-/// all clients, so that many long headers at once cannot take the memory.
-const HEADER_FREE: usize = 16 * 1024;
 
 /// Who hands a message in, and how.
 #[derive(Debug, Clone)]
@@ -79,7 +75,7 @@ enum State {
     Header {
         held: Vec<u8>,
         end: HeaderEnd,
-        purse: Option<OwnedSemaphorePermit>,
+        paid: Paid,
     },
     Body(Box<Body>),
     Refused(Reply),
@@ -104,7 +100,7 @@ impl Incoming {
             state: State::Header {
                 held: Vec::new(),
                 end: HeaderEnd::default(),
-                purse: None,
+                paid: None,
             },
             octets: 0,
             has_eight_bits: false,
@@ -134,12 +130,12 @@ impl Incoming {
                     self.state = State::Refused(cannot_store(&error));
                 }
             }
-            State::Header { held, end, purse } => {
+            State::Header { held, end, paid } => {
                 held.extend_from_slice(piece);
                 let ended = end.find(piece).is_some();
                 if ended || held.len() > HEADER_MAXIMUM {
                     self.open_body().await;
-                } else if !pay(&self.shared, held.len(), purse) {
+                } else if !self.shared.header_purse.pay(held.len(), paid) {
                     self.state = State::Refused(no_room());
                 }
             }
@@ -239,27 +235,6 @@ impl Body {
     async fn write(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
         self.wire.feed(piece);
         self.writer.write(piece).await
-    }
-}
-
-/// Makes sure that a header of this length may be held.
-fn pay(shared: &Shared, length: usize, purse: &mut Option<OwnedSemaphorePermit>) -> bool {
-    let owed = length.saturating_sub(HEADER_FREE).div_ceil(1024);
-    let paid = purse.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-    if owed <= paid {
-        return true;
-    }
-    // In steps of 16 KiB: not at every piece.
-    let more = u32::try_from((owed - paid).max(16)).unwrap_or(u32::MAX);
-    match shared.header_purse.clone().try_acquire_many_owned(more) {
-        Ok(permit) => {
-            match purse {
-                Some(purse) => purse.merge(permit),
-                None => *purse = Some(permit),
-            }
-            true
-        }
-        Err(_) => false,
     }
 }
 

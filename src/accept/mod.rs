@@ -15,6 +15,7 @@ mod connection;
 pub mod crowd;
 pub mod guard;
 mod incoming;
+mod purse;
 mod receive;
 mod room;
 pub mod sasl;
@@ -48,9 +49,12 @@ use crate::tls::ServerTls;
 pub use auth::Gate;
 pub use crowd::{Crowd, CrowdLimits};
 pub use guard::OpenRelay;
+use purse::Purse;
 
-/// KiB of headers that all clients together may hold beyond the first 16 KiB each.
-const HEADER_PURSE_KIB: usize = 16 * 1024;
+/// Octets of a header that each client may hold, and KiB for all beyond that.
+const HEADERS: (usize, usize) = (16 * 1024, 16 * 1024);
+/// The same for the recipients of a transaction.
+const RECIPIENTS: (usize, usize) = (64 * 1024, 64 * 1024);
 /// How long to wait before accepting again when the system refuses a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Content checks at once.
@@ -135,7 +139,8 @@ pub struct Shared {
     hooks: Hooks,
     gate: Gate,
     crowd: Arc<Crowd>,
-    header_purse: Arc<Semaphore>,
+    header_purse: Purse,
+    recipient_purse: Purse,
     checks: Semaphore,
     room: room::Room,
     crowded: seldom::Seldom,
@@ -162,7 +167,8 @@ impl Shared {
             hooks,
             gate: Gate::default(),
             crowd: Arc::new(Crowd::new(limits)),
-            header_purse: Arc::new(Semaphore::new(HEADER_PURSE_KIB)),
+            header_purse: Purse::new(HEADERS.0, HEADERS.1),
+            recipient_purse: Purse::new(RECIPIENTS.0, RECIPIENTS.1),
             checks: Semaphore::new(CHECKS_AT_ONCE),
             room: room::Room::default(),
             crowded: seldom::Seldom::default(),

@@ -186,6 +186,14 @@ impl Session {
         self.transaction.as_ref()
     }
 
+    /// There is no memory for more recipients of the transaction: the rest may come in
+    /// another one (RFC 5321 section 4.5.3.1.10).
+    pub fn take_no_more_recipients(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.set_full();
+        }
+    }
+
     /// Whether content came by BDAT and more is to come.
     pub fn is_between_chunks(&self) -> bool {
         self.transaction

@@ -155,6 +155,27 @@ fn nothing_can_be_said_for_ever() {
 }
 
 #[test]
+fn without_memory_for_more_recipients_the_rest_is_for_another_transaction() {
+    let mut session = greeted(|_| {});
+    expect(
+        &mut session,
+        &[("MAIL FROM:<a@b.c>", "250"), ("RCPT TO:<1@b.c>", "250")],
+    );
+    assert!(session.transaction().unwrap().octets() > 400);
+    session.take_no_more_recipients();
+    expect(
+        &mut session,
+        &[
+            ("RCPT TO:<2@b.c>", "452 4.5.3"),
+            ("RCPT TO:<1@b.c>", "250"),
+            ("RSET", "250"),
+            ("MAIL FROM:<a@b.c>", "250"),
+            ("RCPT TO:<2@b.c>", "250"),
+        ],
+    );
+}
+
+#[test]
 fn a_response_that_is_too_long_ends_its_exchange_and_nothing_else() {
     let mut session = Session::new(terms(), Some("TLSv1.3".into()));
     expect(&mut session, &[("EHLO x", "250"), ("AUTH LOGIN", "334")]);

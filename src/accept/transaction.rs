@@ -14,6 +14,8 @@ pub struct Transaction {
     pub recipients: Vec<RecipientCommand>,
     seen: HashSet<ForwardPath>,
     chunks: Chunks,
+    octets: usize,
+    is_full: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,19 @@ impl Transaction {
             recipients: Vec::new(),
             seen: HashSet::new(),
             chunks: Chunks::None,
+            octets: 0,
+            is_full: false,
         }
+    }
+
+    /// About what its recipients take in memory.
+    pub fn octets(&self) -> usize {
+        self.octets
+    }
+
+    /// There is no memory for more recipients.
+    pub fn set_full(&mut self) {
+        self.is_full = true;
     }
 
     /// Adds a recipient, up to `limit` of them.
@@ -73,9 +87,12 @@ impl Transaction {
         if self.seen.contains(&recipient.forward_path) {
             return Added::Again;
         }
-        if self.recipients.len() >= limit {
+        if self.recipients.len() >= limit || self.is_full {
             return Added::TooMany;
         }
+        // Kept twice, in parts.
+        let orcpt = recipient.orcpt.as_ref().map_or(0, String::len);
+        self.octets += 400 + 4 * recipient.forward_path.to_string().len() + orcpt;
         self.seen.insert(recipient.forward_path.clone());
         self.recipients.push(recipient);
         Added::New

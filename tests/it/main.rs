@@ -19,6 +19,7 @@ mod accepting;
 mod crowding;
 mod delivery;
 mod hints;
+mod hostile;
 mod layers;
 mod limits;
 mod permission;

@@ -218,10 +218,17 @@ mod tests {
     }
 
     fn decode(wire: &[u8], size: usize, endings: BareEndings) -> Decoded {
+        decode_pieces(wire.chunks(size), endings)
+    }
+
+    fn decode_pieces<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        endings: BareEndings,
+    ) -> Decoded {
         let mut decoder = DataDecoder::new(endings);
         let mut content = Vec::new();
         let mut taken = 0;
-        for piece in wire.chunks(size) {
+        for piece in pieces {
             let consumed = decoder.feed(piece, &mut content);
             taken += consumed;
             if decoder.is_ended() {
@@ -304,6 +311,16 @@ mod tests {
                 }
                 None => assert_eq!(whole.end, None, "{:?}", wire.escape_ascii().to_string()),
             }
+            for cut in 1..wire.len() {
+                let (first, rest) = wire.split_at(cut);
+                assert_eq!(
+                    decode_pieces([first, rest], endings),
+                    whole,
+                    "{:?} | {:?}",
+                    first.escape_ascii().to_string(),
+                    rest.escape_ascii().to_string()
+                );
+            }
             for size in 1..wire.len() {
                 assert_eq!(
                     decode(wire, size, endings),
@@ -317,13 +334,13 @@ mod tests {
 
     #[test]
     fn every_short_message_is_read_as_the_standard_says_at_every_split() {
-        const LETTERS: &[u8] = b"\r\n.a";
-        for length in 0..=8u32 {
-            for mut number in 0..4usize.pow(length) {
+        const LETTERS: &[u8] = b"\r\n.\0a";
+        for length in 0..=7u32 {
+            for mut number in 0..5usize.pow(length) {
                 let wire: Vec<u8> = (0..length)
                     .map(|_| {
-                        let letter = LETTERS[number % 4];
-                        number /= 4;
+                        let letter = LETTERS[number % 5];
+                        number /= 5;
                         letter
                     })
                     .collect();
@@ -442,6 +459,38 @@ mod tests {
         #[test]
         fn long_messages_are_read_as_the_standard_says(wire in "[\r\n.a\u{0}]{0,60}") {
             check(wire.as_bytes());
+        }
+
+        #[test]
+        fn splits_anywhere_change_nothing(
+            wire in "[\r\n.a\u{0}]{1,60}",
+            cuts in proptest::collection::vec(any::<bool>(), 60),
+            repair: bool,
+        ) {
+            let endings = if repair { BareEndings::Repair } else { BareEndings::Refuse };
+            let wire = wire.as_bytes();
+            let mut place = 0;
+            let pieces = wire.chunk_by(|_, _| {
+                place += 1;
+                !cuts[place - 1]
+            });
+            let pieces: Vec<&[u8]> = pieces.collect();
+            prop_assert_eq!(decode_pieces(pieces, endings), decode(wire, wire.len(), endings));
+        }
+
+        /// Towards the relay, by the reference: one message, whatever the client put in.
+        #[test]
+        fn what_was_repaired_leaves_as_one_message(wire in "[\r\n.a\u{0}]{0,40}", feed in 1usize..9) {
+            let wire = [wire.as_bytes(), b"\r\n.\r\n"].concat();
+            let taken = decode(&wire, wire.len(), BareEndings::Repair);
+            let mut encoder = DataEncoder::new();
+            let mut out = Vec::new();
+            for piece in taken.content.chunks(feed) {
+                encoder.feed(piece, &mut out);
+            }
+            out.extend_from_slice(encoder.finish());
+            let expected = Decoded { content: taken.content, end: Some(out.len()), bare: false };
+            prop_assert_eq!(reference(&out, BareEndings::Refuse), Some(expected));
         }
 
         #[test]

@@ -69,7 +69,10 @@ impl Home {
 
     /// The daemon's command line, not started: for more environment.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_penstockd"));
+        // Another build can be put to the test, the release build for one.
+        let program = std::env::var_os("PENSTOCK_DAEMON");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_penstockd").into());
+        let mut command = Command::new(program);
         command
             .arg("--config")
             .arg(self.path("penstock.toml"))

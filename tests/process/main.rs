@@ -25,6 +25,7 @@ mod configuring;
 mod control;
 mod kill;
 mod limits;
+mod memory;
 mod powercut;
 mod service;
 mod systemd;

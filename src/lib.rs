@@ -43,6 +43,7 @@
 //!    asked for by name.
 //! 8. What the application sent is what the relay gets, after the trace fields.
 
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 /// The version of the programs.

@@ -22,6 +22,7 @@ mod hints;
 mod hostile;
 mod layers;
 mod limits;
+mod pages;
 mod permission;
 mod release;
 mod rude;

@@ -92,6 +92,14 @@ impl Clock {
         }
     }
 
+    /// The same clock on another boot of the machine, for tests of what a reboot changes.
+    pub fn on_boot(mut self, name: &str) -> Self {
+        if let Source::Tokio { boot, .. } = &mut self.source {
+            name.clone_into(boot);
+        }
+        Self::with(self.source)
+    }
+
     fn with(source: Source) -> Self {
         let mut clock = Self { source, boot: 0 };
         clock.boot = boot_number(&clock.boot_id());

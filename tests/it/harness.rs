@@ -22,12 +22,24 @@ use crate::relay::Relay;
 /// Real time after which a wait is lost, whatever the test's own clock shows.
 const REAL_PATIENCE: Duration = Duration::from_secs(60);
 
+/// A disk that a test looks into, and how the daemon uses it.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk<'a> {
+    /// The state directory.
+    pub state: &'a Path,
+    /// A segment of the log is closed when it has grown to this.
+    pub segment_bytes: u64,
+    /// Names the boot of the machine.
+    pub boot: &'a str,
+}
+
 /// A daemon and its files.
 pub struct Harness {
     folder: tempfile::TempDir,
     state: PathBuf,
     clock: Clock,
     dns: Option<SocketAddr>,
+    segment_bytes: Option<u64>,
     running: Option<Running>,
 }
 
@@ -78,9 +90,11 @@ impl Harness {
         it
     }
 
-    /// The same with the spool in this folder.
-    pub async fn start_in(state: &Path, config: &str, users: &str) -> Self {
-        let mut it = Self::new(Some(state));
+    /// The same on a disk of the test's.
+    pub async fn start_on(disk: Disk<'_>, config: &str, users: &str) -> Self {
+        let mut it = Self::new(Some(disk.state));
+        it.clock = it.clock.on_boot(disk.boot);
+        it.segment_bytes = Some(disk.segment_bytes);
         it.configure(config, users);
         it.run().await;
         it
@@ -97,6 +111,7 @@ impl Harness {
             folder,
             clock: Clock::following_tokio(start),
             dns: None,
+            segment_bytes: None,
             running: None,
         }
     }
@@ -142,6 +157,9 @@ impl Harness {
         setup.control = self.path("control.sock");
         // Hints ask DNS for every domain of a test: nothing may leave this machine.
         setup.dns = Arc::new(Zone::default());
+        if let Some(bytes) = self.segment_bytes {
+            setup.spool.segment_bytes = bytes;
+        }
         if let Some(server) = self.dns {
             let resolver: Arc<dyn Dns> = Arc::new(Resolver::with_server(server).unwrap());
             setup.dns = resolver;

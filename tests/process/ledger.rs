@@ -59,15 +59,48 @@ pub fn content_of(number: u64) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// What happens to a message on its way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Its client is about to submit it.
+    Begun,
+    /// Its client read the 250.
+    Promised,
+}
+
+/// Who hears of every step.
+type Told = Box<dyn Fn(Step, u64) + Send + Sync>;
+
 /// Who was promised what; shared by all clients of a run.
-#[derive(Default)]
 pub struct Ledger {
     next: AtomicU64,
     acknowledged: Mutex<BTreeMap<u64, String>>,
-    told: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
+    recipient: fn(u64) -> String,
+    told: OnceLock<Told>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(0, recipient_of)
+    }
+}
+
+/// The recipient of message `number`, unless a run says otherwise.
+pub fn recipient_of(number: u64) -> String {
+    format!("t{number}@example.net")
 }
 
 impl Ledger {
+    /// A ledger whose messages are counted from `first` and go to these recipients.
+    pub fn new(first: u64, recipient: fn(u64) -> String) -> Self {
+        Self {
+            next: AtomicU64::new(first),
+            acknowledged: Mutex::default(),
+            recipient,
+            told: OnceLock::new(),
+        }
+    }
+
     /// Numbers given out so far.
     pub fn submitted(&self) -> u64 {
         self.next.load(Ordering::SeqCst)
@@ -82,15 +115,19 @@ impl Ledger {
         self.next.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Told each promise as soon as its 250 is read.
-    pub fn on_promise(&self, told: impl Fn(u64) + Send + Sync + 'static) {
+    /// Tells each step as it is taken.
+    pub fn on_step(&self, told: impl Fn(Step, u64) + Send + Sync + 'static) {
         assert!(self.told.set(Box::new(told)).is_ok(), "only one listens");
     }
 
-    fn promise(&self, number: u64, queue_id: String) {
+    fn tell(&self, step: Step, number: u64) {
         if let Some(told) = self.told.get() {
-            told(number);
+            told(step, number);
         }
+    }
+
+    fn promise(&self, number: u64, queue_id: String) {
+        self.tell(Step::Promised, number);
         self.acknowledged.lock().unwrap().insert(number, queue_id);
     }
 }
@@ -135,7 +172,8 @@ async fn submit(address: SocketAddr, ledger: &Ledger, stop: &AtomicBool) -> std:
             break;
         }
         let number = ledger.one_more();
-        let recipient = format!("t{number}@example.net");
+        let recipient = (ledger.recipient)(number);
+        ledger.tell(Step::Begun, number);
         let answer = client
             .try_submit(&user_of(number), &[&recipient], &content_of(number))
             .await?;

@@ -1,129 +1,293 @@
 //! Promise 1, the power-cut half: whatever was acknowledged is there after a power cut at
-//! any moment, or was with the relay before.
+//! any moment, or was settled before, and what was settled is not sent again.
 //!
 //! A recorder (`tools/powercut` of the folder `shared` beside this repository, or
 //! `PENSTOCK_POWERCUT`) writes down all file operations of the daemon under load. Its
-//! replayer then makes, cut by cut, the directory that could be left, and this file looks
+//! replayer then makes, cut by cut, the directory that could be left, and [`image`] looks
 //! into each: what was not synced may be lost, reordered or torn.
 //!
 //! The recorded daemon and the look into one image are this same test binary, started
 //! again with the environment set: they are no tests by themselves.
+//!
+//! ```text
+//! PENSTOCK_CUT_MODES=strict PENSTOCK_CUTS=1000 cargo test --test process powercut:: -- --ignored --nocapture
+//! ```
 
-use std::io::Write;
+mod image;
+mod recorded;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use penstock::clock::Clock;
-use penstock::mail::QueueId;
-use penstock::spool::{Filter, Reserve, Spool, SpoolOptions};
+/// Cuts that are made of one recording: no two recordings are alike.
+const CUTS_OF_ONE_RECORDING: usize = 250;
+/// Second cuts that are made of one recovery.
+const CUTS_OF_ONE_RECOVERY: usize = 10;
 
-use crate::harness::{Harness, relay};
-use crate::ledger::{Ledger, Load, USERS, content_of, number_of};
-use crate::relay::{Answer, FakeRelay, without_trace};
+/// What a disk may do, and at which moments it is asked to.
+const MODES: [(&str, &[&str]); 4] = [
+    // A name is durable only when its directory was synced.
+    ("strict", &["--dir", "strict"]),
+    // Any sync also commits every earlier change of a directory.
+    ("ext4", &["--dir", "ext4"]),
+    // Blocks of 512 octets survive or not, each for itself.
+    ("torn", &["--dir", "strict", "--torn", "512"]),
+    // The second cut comes while the daemon recovers from the first, or soon after.
+    ("second", &["--dir", "strict"]),
+];
 
-/// What starts the other halves.
-const RECORD: &str = "PENSTOCK_POWERCUT_RECORD";
-const IMAGE: &str = "PENSTOCK_POWERCUT_IMAGE";
-const CLAIMS: &str = "PENSTOCK_POWERCUT_CLAIMS";
-
-/// 300 in CI; a long night says 5000 (`PENSTOCK_CUTS`).
-fn cuts() -> String {
-    std::env::var("PENSTOCK_CUTS").unwrap_or_else(|_| "300".into())
+/// Cuts of each mode: few in CI; a long run says how many.
+fn cuts() -> usize {
+    std::env::var("PENSTOCK_CUTS").map_or(60, |it| it.parse().unwrap())
 }
 
-fn tool() -> PathBuf {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools/powercut");
-    let folder = std::env::var_os("PENSTOCK_POWERCUT").map_or(beside, PathBuf::from);
-    assert!(
-        folder.join("powercut.c").exists(),
-        "no powercut in {}: put shared/ beside the repository, or name its folder in PENSTOCK_POWERCUT",
-        folder.display()
-    );
-    folder
+/// The modes of this run: all, or those that `PENSTOCK_CUT_MODES` names.
+fn modes() -> Vec<(&'static str, &'static [&'static str])> {
+    let Ok(named) = std::env::var("PENSTOCK_CUT_MODES") else {
+        return MODES.to_vec();
+    };
+    let find = |name| MODES.into_iter().find(|it| it.0 == name);
+    named
+        .split(',')
+        .map(|name| find(name).unwrap_or_else(|| panic!("no mode is called {name}: {MODES:?}")))
+        .collect()
 }
 
 #[test]
 #[ignore = "needs gcc, python3 and shared/tools/powercut; .ci/run has them"]
 fn acknowledged_mail_survives_a_power_cut_at_any_moment() {
-    let tool = tool();
-    // In memory: a thousand images are written.
-    let place = tempfile::Builder::new()
-        .prefix("penstock-cut-")
-        .tempdir_in("/dev/shm")
-        .unwrap();
-    let path = |name: &str| place.path().join(name);
-    let recorder = path("powercut.so");
-    run(Command::new("gcc")
-        .args(["-O2", "-w", "-fPIC", "-shared", "-o"])
-        .arg(&recorder)
-        .arg(tool.join("powercut.c"))
-        .args(["-ldl", "-lpthread"]));
-    std::fs::create_dir(path("state")).unwrap();
-
-    let own = std::env::current_exe().unwrap();
-    run(Command::new(&own)
-        .args([
-            "--ignored",
-            "--exact",
-            "powercut::a_recorded_daemon",
-            "--nocapture",
-        ])
-        .env(RECORD, path("state"))
-        .env("POWERCUT_DIR", path("state"))
-        .env("POWERCUT_LOG", path("log"))
-        .env("LD_PRELOAD", &recorder));
-
-    let replayer = || {
-        let mut command = Command::new("python3");
-        command.arg(tool.join("powercut.py"));
-        command
-    };
-    // Nothing escaped the recorder, or the cuts would prove nothing.
-    let verified = run(replayer()
-        .arg("verify")
-        .arg(path("log"))
-        .arg("--real")
-        .arg(path("state")));
-    assert!(verified.contains("identical"), "{verified}");
-
-    // A look that finds nothing missing where something is would prove nothing, either.
-    std::fs::write(path("false.acks"), "S 999999999\n").unwrap();
-    let mut look = Command::new(&own);
-    look.args(["--ignored", "--exact", "powercut::one_image"])
-        .env(IMAGE, path("state"))
-        .env(CLAIMS, path("false.acks"));
-    assert!(!look.output().unwrap().status.success());
-
-    let check = format!(
-        "{IMAGE}={{img}} {CLAIMS}={{acks}} {} --ignored --exact powercut::one_image --nocapture",
-        own.display()
-    );
-    let swept = run(replayer()
-        .arg("sweep")
-        .arg(path("log"))
-        .args(["--cuts", &cuts(), "--check", &check])
-        .arg("--out")
-        .arg(path("image"))
-        .arg("--keep-bad")
-        .arg(path("bad")));
-    println!("{swept}");
-    assert!(
-        !path("bad").exists(),
-        "{swept}\n{}",
-        bad(&path("bad"), &own)
-    );
+    let workshop = Workshop::open();
+    for (name, options) in modes() {
+        let mut left = cuts();
+        while left > 0 {
+            let cuts = left.min(CUTS_OF_ONE_RECORDING);
+            left -= cuts;
+            let recording = workshop.record("first", None);
+            recording.is_complete();
+            recording.is_looked_into();
+            match name {
+                "second" => workshop.cut_twice(&recording, options, cuts),
+                _ => recording.sweep(name, options, cuts, left),
+            }
+            recording.remove();
+        }
+        println!("{name}: {}", workshop.looks());
+    }
 }
 
-/// What the first bad image has to say.
-fn bad(image: &Path, own: &Path) -> String {
-    let output = Command::new(own)
-        .args(["--ignored", "--exact", "powercut::one_image", "--nocapture"])
-        .env(IMAGE, image)
-        .env(CLAIMS, image.with_extension("acks"))
-        .output()
-        .unwrap();
+/// The tools and a folder in memory: a thousand images are written.
+struct Workshop {
+    tool: PathBuf,
+    own: PathBuf,
+    place: tempfile::TempDir,
+}
+
+impl Workshop {
+    fn open() -> Self {
+        let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tools/powercut");
+        let tool = std::env::var_os("PENSTOCK_POWERCUT").map_or(beside, PathBuf::from);
+        assert!(
+            tool.join("powercut.c").exists(),
+            "no powercut in {}: put shared/ beside the repository, or name its folder in PENSTOCK_POWERCUT",
+            tool.display()
+        );
+        let place = tempfile::Builder::new()
+            .prefix("penstock-cut-")
+            .tempdir_in("/dev/shm")
+            .unwrap();
+        run(Command::new("gcc")
+            .args(["-O2", "-w", "-fPIC", "-shared", "-o"])
+            .arg(place.path().join("powercut.so"))
+            .arg(tool.join("powercut.c"))
+            .args(["-ldl", "-lpthread"]));
+        Self {
+            tool,
+            own: std::env::current_exe().unwrap(),
+            place,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn replayer(&self, mode: &str) -> Command {
+        let mut command = Command::new("python3");
+        command.arg(self.tool.join("powercut.py")).arg(mode);
+        command
+    }
+
+    /// Records a daemon under load: on an empty disk, or on what a power cut left.
+    fn record(&self, name: &str, base: Option<Image>) -> Recording<'_> {
+        let it = Recording {
+            workshop: self,
+            state: self.path(&format!("{name}.state")),
+            log: self.path(&format!("{name}.log")),
+            base,
+        };
+        match &it.base {
+            Some(image) => {
+                run(Command::new("cp")
+                    .arg("-r")
+                    .arg(&image.place)
+                    .arg(&it.state));
+            }
+            None => std::fs::create_dir(&it.state).unwrap(),
+        }
+        let mut recorded = Command::new(&self.own);
+        recorded
+            .args(["--ignored", "--exact", recorded::NAME, "--nocapture"])
+            .env(recorded::STATE, &it.state)
+            .env("POWERCUT_DIR", &it.state)
+            .env("POWERCUT_LOG", &it.log)
+            .env("LD_PRELOAD", self.path("powercut.so"));
+        if it.base.is_some() {
+            recorded.env(recorded::AGAIN, "1");
+        }
+        let said = run(&mut recorded);
+        for line in said.lines().filter(|it| it.starts_with("recorded: ")) {
+            println!("{line}");
+        }
+        it
+    }
+
+    /// Cuts, lets the daemon recover, and cuts again: many times.
+    fn cut_twice(&self, first: &Recording<'_>, options: &[&str], cuts: usize) {
+        for round in 0..cuts.div_ceil(CUTS_OF_ONE_RECOVERY) {
+            let image = first.image(round, options);
+            let recovery = self.record("second", Some(image));
+            recovery.is_complete();
+            recovery.sweep("second", options, CUTS_OF_ONE_RECOVERY, round);
+            recovery.remove();
+        }
+    }
+
+    /// What all looks since the last question found, in one line.
+    fn looks(&self) -> String {
+        let path = self.path("looks");
+        let sum = image::Look::sum(&std::fs::read_to_string(&path).unwrap());
+        std::fs::remove_file(path).unwrap();
+        assert!(sum.present > 0, "nothing was ever there to be lost");
+        sum.to_string()
+    }
+}
+
+/// A directory that a power cut could leave, and what was claimed before it.
+struct Image {
+    place: PathBuf,
+    claims: PathBuf,
+}
+
+/// All file operations of a daemon, in order.
+struct Recording<'a> {
+    workshop: &'a Workshop,
+    state: PathBuf,
+    log: PathBuf,
+    base: Option<Image>,
+}
+
+impl Recording<'_> {
+    fn replayer(&self, mode: &str) -> Command {
+        let mut command = self.workshop.replayer(mode);
+        command.arg(&self.log);
+        command.arg("--out").arg(self.workshop.path("image"));
+        if let Some(base) = &self.base {
+            command.arg("--base").arg(&base.place);
+            command.arg("--prior-acks").arg(&base.claims);
+        }
+        command
+    }
+
+    /// Nothing escaped the recorder, or the cuts would prove nothing.
+    fn is_complete(&self) {
+        let verified = run(self.replayer("verify").arg("--real").arg(&self.state));
+        assert!(verified.contains("identical"), "{verified}");
+    }
+
+    /// A look that finds nothing missing where something is would prove nothing, either.
+    fn is_looked_into(&self) {
+        let claims = self.workshop.path("false.acks");
+        std::fs::write(&claims, "S 999999999\n").unwrap();
+        let look = self.workshop.look(&self.state, &claims).output().unwrap();
+        assert!(!look.status.success());
+        let missed = String::from_utf8_lossy(&look.stderr).into_owned();
+        assert!(missed.contains("lost: [999999999]"), "{missed}");
+    }
+
+    /// The image of one cut, somewhere.
+    fn image(&self, round: usize, options: &[&str]) -> Image {
+        let said = run(self.workshop.replayer("info").arg(&self.log));
+        let operations: usize = said.split(' ').next().unwrap().parse().unwrap();
+        // Spread over the whole recording, the set-up left out.
+        let cut = operations / 20 + (round * 7919) % (operations - operations / 20);
+        let place = self.workshop.path("cut");
+        let out = run(self
+            .workshop
+            .replayer("one")
+            .arg(&self.log)
+            .arg("--out")
+            .arg(&place)
+            .args(["--cut", &cut.to_string()])
+            .args(["--seed", &round.to_string()])
+            .args(options));
+        assert!(out.contains("image"), "{out}");
+        let claims = place.with_extension("acks");
+        // What was only under way at the first cut is not held against the second.
+        let claimed = std::fs::read_to_string(&claims).unwrap() + "cut\n";
+        std::fs::write(&claims, claimed).unwrap();
+        Image { place, claims }
+    }
+
+    fn sweep(&self, name: &str, options: &[&str], cuts: usize, seed: usize) {
+        let kept = self.workshop.path("bad");
+        let check = format!(
+            "{}={} {}={{img}} {}={{acks}} {} --ignored --exact {} --nocapture",
+            image::LOOKS,
+            self.workshop.path("looks").display(),
+            image::PLACE,
+            image::CLAIMS,
+            self.workshop.own.display(),
+            image::NAME
+        );
+        let swept = self
+            .replayer("sweep")
+            .args(["--cuts", &cuts.to_string(), "--check", &check])
+            .args(["--seed", &seed.to_string()])
+            .args(options)
+            .arg("--keep-bad")
+            .arg(&kept)
+            .output()
+            .unwrap();
+        let swept = String::from_utf8_lossy(&swept.stdout).into_owned();
+        if kept.exists() {
+            let look = self.workshop.look(&kept, &kept.with_extension("acks"));
+            panic!("{name}: {swept}\n{}", said(look));
+        }
+        assert!(
+            swept.contains(&format!("\"cuts\": {cuts}, \"bad\": 0")),
+            "{name}: {swept}"
+        );
+    }
+
+    fn remove(self) {
+        std::fs::remove_dir_all(&self.state).unwrap();
+        std::fs::remove_file(&self.log).unwrap();
+    }
+}
+
+impl Workshop {
+    /// The look into one image.
+    fn look(&self, place: &Path, claims: &Path) -> Command {
+        let mut look = Command::new(&self.own);
+        look.args(["--ignored", "--exact", image::NAME, "--nocapture"])
+            .env(image::PLACE, place)
+            .env(image::CLAIMS, claims);
+        look
+    }
+}
+
+fn said(mut command: Command) -> String {
+    let output = command.output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
@@ -135,136 +299,4 @@ fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{command:?}\n{said}");
     said
-}
-
-/// Writes claims where the recorder puts them between the file operations.
-#[derive(Clone)]
-struct Claims(Arc<Mutex<std::fs::File>>);
-
-impl Claims {
-    fn open(state: &Path) -> Self {
-        let file = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .open(state.join(".powercut.mark"));
-        Self(Arc::new(Mutex::new(file.unwrap())))
-    }
-
-    fn claim(&self, line: &str) {
-        self.0
-            .lock()
-            .unwrap()
-            .write_all(format!("{line}\n").as_bytes())
-            .unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the recorded half of the test above"]
-async fn a_recorded_daemon() {
-    let Some(state) = std::env::var_os(RECORD).map(PathBuf::from) else {
-        return;
-    };
-    let claims = Claims::open(&state);
-    let mut server = FakeRelay::default().answering(
-        ".",
-        Answer::from("250 2.0.0 taken").after(Duration::from_millis(8)),
-    );
-    for user in 0..USERS {
-        server = server.login(&format!("login{user}"), &format!("secret{user}"));
-    }
-    let taken = claims.clone();
-    // Claimed before the daemon hears of it: it cannot have forgotten the message yet.
-    let server = server
-        .on_content(move |content| {
-            if let Some(number) = number_of(content) {
-                taken.claim(&format!("D {number}"));
-            }
-        })
-        .start()
-        .await;
-    let mut config = String::new();
-    let mut users = String::new();
-    for user in 0..USERS {
-        let login = format!(
-            "login = \"login{user} secret{user}\"\nlimits = {{ preset = \"unlimited\", connections = 2 }}"
-        );
-        config.push_str(&relay(&format!("relay{user}"), &server, &login));
-        users.push_str(&format!(
-            "[[user]]\naddress = \"user{user}@app.test\"\nrelay = \"relay{user}\"\n"
-        ));
-    }
-    let mut penstock = Harness::start_in(&state, &config, &users).await;
-    claims.claim("begin");
-    let ledger = Arc::new(Ledger::default());
-    let promised = claims.clone();
-    ledger.on_promise(move |number| promised.claim(&format!("S {number}")));
-    let load = Load::start(penstock.address(), 6, &ledger);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    load.stop().await;
-    penstock.stop().await;
-    let acknowledged = ledger.acknowledged().len();
-    assert!(acknowledged > 100, "hardly any load: {acknowledged}");
-}
-
-#[tokio::test]
-#[ignore = "looks into one image, for the test above"]
-async fn one_image() {
-    let (Some(image), Some(claims)) = (std::env::var_os(IMAGE), std::env::var_os(CLAIMS)) else {
-        return;
-    };
-    let mut options = SpoolOptions::at(PathBuf::from(image));
-    options.min_free = Reserve::Bytes(0);
-    let (spool, recovered) = Spool::open(options, Clock::system()).unwrap();
-    spool.until_complete().await.unwrap();
-    assert_eq!(recovered.damaged_records, 0, "{recovered:?}");
-
-    let claims = std::fs::read_to_string(claims).unwrap();
-    let claimed = |what: &str| -> std::collections::BTreeSet<u64> {
-        let lines = claims.lines().filter_map(|it| it.strip_prefix(what));
-        lines.map(|it| it.trim().parse().unwrap()).collect()
-    };
-    let (promised, delivered) = (claimed("S "), claimed("D "));
-    let mut present = std::collections::BTreeSet::new();
-    let mut after = QueueId::from_number(0);
-    loop {
-        let page = spool.list(&Filter::default(), after, 500).await.unwrap();
-        for envelope in &page.messages {
-            let mut reader = spool
-                .content(envelope.id)
-                .await
-                .unwrap()
-                .expect("its content");
-            let mut content = Vec::new();
-            loop {
-                let block = reader.read(64 * 1024).await.unwrap();
-                if block.is_empty() {
-                    break;
-                }
-                content.extend(block);
-            }
-            let number = number_of(&content).expect("a message of the test");
-            assert!(
-                without_trace(&content) == content_of(number),
-                "{number} is damaged"
-            );
-            assert_eq!(envelope.relay, format!("relay{}", number % USERS));
-            present.insert(number);
-        }
-        match page.next {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
-    let lost: Vec<&u64> = promised
-        .iter()
-        .filter(|it| !present.contains(it) && !delivered.contains(it))
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "lost: {lost:?} of {} promised, {} present",
-        promised.len(),
-        present.len()
-    );
-    spool.close().await.unwrap();
 }

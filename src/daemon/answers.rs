@@ -151,6 +151,8 @@ impl Answers {
                 }
             }
             Request::Mailings { relay } => {
+                // The delivery task must not wait for it: others ask it, too.
+                self.spool.until_complete().await?;
                 for report in self.desk.mailings(relay).await? {
                     to.item(Item::Mailing(Box::new(report))).await?;
                 }

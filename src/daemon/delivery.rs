@@ -144,7 +144,9 @@ impl Delivery {
             }
         }
         self.restore().await;
-        self.verify_relays().await;
+        if !self.rebuilding {
+            self.verify_relays().await;
+        }
         // The next checkpoint must not have to fall back to what an earlier process left.
         self.hand_over_ledger();
         let lifecycle = self.office.lifecycle.clone();
@@ -177,6 +179,14 @@ impl Delivery {
 
     /// Does all that can be done now.
     async fn pump(&mut self) {
+        // Questions to the spool would wait, and everybody who asks this task with them.
+        if !self.office.spool.is_complete() {
+            return;
+        }
+        if self.rebuilding {
+            self.restore().await;
+            self.verify_relays().await;
+        }
         if !Arc::ptr_eq(&self.live, &self.office.live.borrow()) {
             self.reloaded().await;
         }
@@ -231,7 +241,7 @@ impl Delivery {
             let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or(Duration::ZERO);
             wake = wake.min(Instant::now() + left);
         }
-        if self.rebuilding {
+        if !self.office.spool.is_complete() {
             wake = wake.min(Instant::now() + DISK_PAUSE);
         }
         match self.disk_pause {

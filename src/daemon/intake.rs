@@ -48,6 +48,42 @@ pub fn live(config: Arc<Config>, state_directory: &Path) -> Result<Live, TlsErro
     })
 }
 
+/// The mailings of the last hour: at once, or as soon as the spool's index is complete.
+/// Mail is accepted meanwhile.
+async fn recall(
+    mailings: &Arc<Mutex<Mailings>>,
+    spool: &Spool,
+    clock: &Clock,
+    lifecycle: &Lifecycle,
+) {
+    let (mailings, asked, clock) = (mailings.clone(), spool.clone(), clock.clone());
+    let recalled = async move {
+        match asked.flows().await {
+            Ok(flows) => {
+                let mut known = mailings.lock().unwrap_or_else(PoisonError::into_inner);
+                let since = std::mem::take(&mut *known);
+                for flow in &flows {
+                    known.recall(flow, clock.moment());
+                }
+                known.overlay(since);
+            }
+            Err(trouble) => {
+                warn!(%trouble, "the mailings of the last hour are not known any more");
+            }
+        }
+    };
+    if spool.is_complete() {
+        return recalled.await;
+    }
+    let draining = lifecycle.draining();
+    lifecycle.spawn(async move {
+        tokio::select! {
+            () = recalled => {}
+            () = draining.cancelled() => {}
+        }
+    });
+}
+
 /// What all connections share, with everything they ask of others.
 pub async fn shared(
     live: &watch::Receiver<Arc<Live>>,
@@ -58,17 +94,10 @@ pub async fn shared(
     facts: &Arc<Facts>,
     limits: CrowdLimits,
     patience: Duration,
+    lifecycle: &Lifecycle,
 ) -> Arc<Shared> {
-    let mut mailings = Mailings::new();
-    match spool.flows().await {
-        Ok(flows) => {
-            for flow in &flows {
-                mailings.recall(flow, clock.moment());
-            }
-        }
-        Err(trouble) => warn!(%trouble, "the mailings of the last hour are not known any more"),
-    }
-    let mailings = Mutex::new(mailings);
+    let mailings = Arc::new(Mutex::new(Mailings::new()));
+    recall(&mailings, spool, clock, lifecycle).await;
     let (seen, time) = (live.clone(), clock.clone());
     let (told, facts) = (desk.clone(), facts.clone());
     let (routed, confirmations) = (live.clone(), confirmations.clone());

@@ -151,6 +151,21 @@ impl Mailings {
         self.known = self.known + sender.len() - before;
     }
 
+    /// Takes over what was counted while the spool could not tell its flows yet. What
+    /// [`recall`](Self::recall) counted later has those messages in it already.
+    pub fn overlay(&mut self, since: Self) {
+        for (user, mailings) in since.senders {
+            let sender = self.senders.entry(user).or_default();
+            let before = sender.len();
+            for (key, counted) in mailings {
+                let live = sender.entry(key).or_insert(counted);
+                live.accepted = live.accepted.max(counted.accepted);
+                live.last = live.last.max(counted.last);
+            }
+            self.known = self.known + sender.len() - before;
+        }
+    }
+
     /// Forgets what ended, and if that is not enough, what is quiet for longest.
     fn make_room(&mut self, now: Duration) {
         let all = self.senders.values().flat_map(HashMap::values);

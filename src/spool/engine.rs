@@ -56,6 +56,8 @@ pub struct Engine {
     queue: Mutex<Queue>,
     log: Mutex<Log>,
     index: Mutex<Option<Arc<Index>>>,
+    /// An index that is still being brought up to the log: for partial counts.
+    growing: Mutex<Option<Arc<Index>>>,
     /// The last ledger that was handed over, until the next checkpoint takes it.
     ledger: Mutex<Option<Ledger>>,
     /// Up to where the log is durable.
@@ -202,6 +204,7 @@ impl Engine {
                 touched: None,
             }),
             index: Mutex::new(None),
+            growing: Mutex::new(None),
             ledger: Mutex::new(None),
             durable: Mutex::new(durable),
             groups: AtomicU64::new(0),
@@ -403,6 +406,15 @@ impl Engine {
         if !full && !log.head.is_broken() {
             return Ok(());
         }
+        match self.begin_segment(log) {
+            // No room for a new segment is no reason not to use what this one has.
+            Err(error) if !error.is_fatal() && !log.head.is_broken() => Ok(()),
+            begun => begun,
+        }
+    }
+
+    /// Begins a new segment.
+    pub fn begin_segment(&self, log: &mut Log) -> Result<(), SpoolError> {
         if let Some(ledger) = lock(&self.ledger).take() {
             log.known.ledger = Some(ledger);
             // The ledger knows what earlier processes left open.
@@ -411,17 +423,11 @@ impl Engine {
         }
         let end = log.head.position();
         let checkpoint = log.known.checkpoint(Some(end));
-        match Head::begin(&self.store, end.segment + 1, checkpoint) {
-            Ok(head) => {
-                self.library.add_finished(log.head.name, end.offset);
-                self.library.add_head(head.name, head.file.clone());
-                log.head = head;
-                Ok(())
-            }
-            // No room for a new segment is no reason not to use what this one has.
-            Err(error) if !error.is_fatal() && !log.head.is_broken() => Ok(()),
-            Err(error) => Err(error),
-        }
+        let head = Head::begin(&self.store, end.segment + 1, checkpoint)?;
+        self.library.add_finished(log.head.name, end.offset);
+        self.library.add_head(head.name, head.file.clone());
+        log.head = head;
+        Ok(())
     }
 
     fn follow_group(self: &Arc<Self>, log: &mut Log, group: &[Write], positions: &[Position]) {
@@ -464,6 +470,15 @@ impl Engine {
         }
     }
 
+    /// Has a new index read from the log, because this one could not answer.
+    pub fn doubt_index(self: &Arc<Self>, index: &Arc<Index>, error: &str) {
+        let mut log = self.log();
+        // Somebody else may have met the same.
+        if log.live && self.index().is_some_and(|it| Arc::ptr_eq(&it, index)) {
+            self.index_failed(&mut log, &IndexError(error.to_owned()));
+        }
+    }
+
     /// Drops an index that failed, and has a new one read from the log.
     fn index_failed(self: &Arc<Self>, log: &mut Log, error: &IndexError) {
         tracing::warn!(%error, "the index failed and is rebuilt from the log");
@@ -485,8 +500,23 @@ impl Engine {
     }
 
     /// Puts a new index in place, or none.
-    pub fn set_index(&self, index: Option<Index>) -> Option<Arc<Index>> {
-        std::mem::replace(&mut *lock(&self.index), index.map(Arc::new))
+    pub fn set_index(&self, index: Option<Arc<Index>>) -> Option<Arc<Index>> {
+        std::mem::replace(&mut *lock(&self.index), index)
+    }
+
+    /// The index, or what there is of it while it is read from the log.
+    pub fn index_so_far(&self) -> Option<Arc<Index>> {
+        self.index().or_else(|| lock(&self.growing).clone())
+    }
+
+    /// Shows an index that is being brought up to the log, or none any more.
+    pub fn set_growing(&self, index: Option<Arc<Index>>) {
+        *lock(&self.growing) = index;
+    }
+
+    /// Whether the index has all of the log.
+    pub fn is_complete(&self) -> bool {
+        self.progress.borrow().complete
     }
 
     /// The log up to here is durable.

@@ -67,6 +67,9 @@ pub struct Index {
     db: sled::Db,
     boot: String,
     state: Mutex<State>,
+    /// Makes the next write fail.
+    #[cfg(test)]
+    pub broken: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +149,8 @@ impl Index {
             db,
             boot,
             state: Mutex::new(state),
+            #[cfg(test)]
+            broken: false.into(),
         })
     }
 
@@ -305,6 +310,10 @@ impl Index {
         let Some(position) = state.position else {
             return Ok(());
         };
+        #[cfg(test)]
+        if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(broken("on order"));
+        }
         let mut batch = sled::Batch::default();
         for (id, (old, new)) in state.batch.drain() {
             let old_place = old.as_ref().and_then(|it| turn_key(id, it, &state.flows));

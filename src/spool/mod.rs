@@ -48,6 +48,7 @@ mod waiting;
 mod tests;
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -88,6 +89,9 @@ pub struct SpoolOptions {
     pub buffer_bytes: u64,
     /// Memory for the index's cache.
     pub index_cache_bytes: u64,
+    /// What the index lacks of the log is read before [`Spool::open`] returns if it is
+    /// no more than this, else while mail is accepted already.
+    pub at_once_bytes: u64,
 }
 
 impl SpoolOptions {
@@ -100,6 +104,7 @@ impl SpoolOptions {
             large_bytes: 256 << 10,
             buffer_bytes: 32_000_000,
             index_cache_bytes: 16 << 20,
+            at_once_bytes: 16 << 20,
         }
     }
 }
@@ -199,7 +204,15 @@ impl Spool {
 
     /// Whether new mail may be accepted: the reserve of `min-free` is untouched.
     pub fn check_room(&self) -> Result<(), SpoolError> {
-        self.0.store.room()?.check(self.0.options.min_free)
+        let checked = self.0.check_room();
+        if checked.is_err() && !self.0.compacting.load(Ordering::Relaxed) {
+            // What left may still use the room that new mail needs.
+            let engine = self.0.clone();
+            self.0.runtime.spawn_blocking(move || {
+                engine.compact_if_due(&engine.log());
+            });
+        }
+        checked
     }
 
     /// Writes down what is about to leave: durable before the first MAIL of it.
@@ -332,9 +345,12 @@ impl Spool {
     /// Holds a message whose content turned out to be damaged while it was read.
     pub async fn hold_damaged(&self, id: QueueId) {
         let engine = self.0.clone();
-        let held = self.ask(move |_| {
-            tracing::error!(queue_id = %id, "held: its content is damaged");
-            engine.hold_damaged(id, "its content is damaged");
+        let held = self.ask(move |index| {
+            if let Some(entry) = index.entry(id).map_err(index_error)? {
+                tracing::error!(queue_id = %id, "held: its content is damaged");
+                engine.keep_damaged(&entry);
+                engine.hold_damaged(id, "its content is damaged");
+            }
             Ok(())
         });
         held.await.ok();
@@ -454,6 +470,12 @@ impl Spool {
         }
     }
 
+    /// Whether questions are answered at once; if not, they wait for the index to be read
+    /// from the log.
+    pub fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+
     /// Waits until questions are answered in full.
     pub async fn until_complete(&self) -> Result<(), SpoolError> {
         let groups = self.0.groups();
@@ -486,7 +508,13 @@ impl Spool {
             let index = engine
                 .index()
                 .ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
-            question(&index)
+            // sled panics over some damage of its files.
+            let answer = catch_unwind(AssertUnwindSafe(|| question(&index)));
+            let answer = answer.unwrap_or_else(|_| Err(SpoolError::Index("sled panicked".into())));
+            if let Err(SpoolError::Index(error)) = &answer {
+                engine.doubt_index(&index, error);
+            }
+            answer
         });
         answer.await.unwrap_or(Err(SpoolError::Closed))
     }
@@ -558,10 +586,23 @@ impl Engine {
         }
     }
 
+    /// Whether the reserve of `min-free` is untouched.
+    fn check_room(&self) -> Result<(), SpoolError> {
+        let room = self.store.room()?;
+        let reserve_bytes = self.options.min_free.bytes(room.total_bytes);
+        if room.free_bytes < reserve_bytes {
+            return Err(SpoolError::Full {
+                free_bytes: room.free_bytes,
+                reserve_bytes,
+            });
+        }
+        Ok(())
+    }
+
     fn status(&self) -> SpoolStatus {
         let mut status = SpoolStatus::default();
-        let index = self.index();
-        if let Some(index) = &index {
+        // While the index is rebuilt: what was read so far, and `rebuilding` says so.
+        if let Some(index) = self.index_so_far() {
             status.relays = index.counts();
             status.live_bytes = index.live_bytes();
         }

@@ -15,8 +15,6 @@ use super::record::{Item, Kind, Messages, Position, Record};
 use super::recover::{copy, decode};
 use super::scan::{Found, Scan};
 
-/// A log with no more than this is read at once when the spool is opened.
-const AT_ONCE_BYTES: u64 = 16 << 20;
 /// The committer waits for the last so many octets, no more.
 const LAST_BYTES: u64 = 1 << 20;
 /// Between tries when sled cannot even be made.
@@ -50,7 +48,7 @@ impl Engine {
                 None => engine.rebuild_with(afterwards),
             };
         };
-        if distance <= AT_ONCE_BYTES {
+        if distance <= self.options.at_once_bytes {
             work();
         } else {
             self.runtime.spawn_blocking(work);
@@ -125,15 +123,14 @@ impl Engine {
     fn rebuild_with(self: &Arc<Self>, mut afterwards: Afterwards) {
         loop {
             self.progress.send_modify(|it| it.complete = false);
-            let index = match self.set_index(None) {
-                // Its last user may still be looking at it.
-                Some(index) if Arc::strong_count(&index) > 1 => Err(IndexError("in use".into())),
-                Some(_) | None => self
-                    .store
-                    .remove_index()
-                    .map_err(|it| IndexError(it.to_string()))
-                    .and_then(|()| self.make_index()),
-            };
+            if let Some(index) = self.set_index(None) {
+                until_unused(index);
+            }
+            let index = self
+                .store
+                .remove_index()
+                .map_err(|it| IndexError(it.to_string()))
+                .and_then(|()| self.make_index());
             let error = match index {
                 Ok(index) => {
                     if let Err(error) = self.history().begin_rebuild() {
@@ -146,6 +143,9 @@ impl Engine {
                 }
                 Err(error) => error,
             };
+            if self.progress.borrow().closed {
+                return;
+            }
             tracing::warn!(%error, "cannot rebuild the index; trying again");
             for _ in 0..100 {
                 if self.progress.borrow().closed {
@@ -168,15 +168,18 @@ impl Engine {
         index: Index,
         afterwards: &mut Afterwards,
     ) -> Result<(), IndexError> {
+        let index = Arc::new(index);
+        self.set_growing(Some(index.clone()));
         let done = catch_unwind(AssertUnwindSafe(|| {
             let suspects = self.catch_up(index)?;
             self.finish(suspects, afterwards)
         }));
+        self.set_growing(None);
         done.unwrap_or_else(|_| Err(IndexError("sled panicked".into())))
     }
 
     /// Reads the log into an index until the committer takes over.
-    fn catch_up(self: &Arc<Self>, index: Index) -> Result<Suspects, IndexError> {
+    fn catch_up(self: &Arc<Self>, index: Arc<Index>) -> Result<Suspects, IndexError> {
         let mut suspects = Suspects::new();
         let mut at = index.position().unwrap_or_else(|| self.beginning());
         self.rebuilt.0.store(0, Ordering::Relaxed);
@@ -192,6 +195,7 @@ impl Engine {
         self.follow(&index, at, log.head.position(), &mut suspects)?;
         self.history().end_rebuild();
         self.set_index(Some(index));
+        self.set_growing(None);
         log.live = !log.closed;
         Ok(suspects)
     }
@@ -215,6 +219,9 @@ impl Engine {
         for (name, end) in self.library.segments(from.segment) {
             if name.number > to.segment {
                 break;
+            }
+            if self.progress.borrow().closed {
+                return Err(IndexError("the spool was closed".into()));
             }
             let start = if name.number == from.segment {
                 from.offset
@@ -258,7 +265,9 @@ impl Engine {
                     header,
                     words,
                 } => {
-                    let record = decode(&self.store, scan.name, &header, &words).map_err(text)?;
+                    let record = decode(&self.store, scan.name, &header, &words)
+                        .inspect_err(|error| self.die(error.clone()))
+                        .map_err(text)?;
                     let bytes = header.frame_bytes();
                     (offset, bytes, header.subject, Some(header.kind), record)
                 }
@@ -404,6 +413,22 @@ impl Engine {
         self.present(Kind::Changed, envelope);
     }
 
+    /// Keeps a copy of the record whose content turned out to be damaged.
+    pub fn keep_damaged(&self, entry: &super::index::Entry) {
+        let at = entry.content.position;
+        let segment = self.library.segments(at.segment).into_iter().next();
+        let (Some((name, _)), Ok(header)) = (segment, self.library.header(at)) else {
+            return;
+        };
+        match Scan::new(&self.store, name, at.offset, None) {
+            Ok(scan) => {
+                let octets = copy(&scan, at.offset, header.frame_bytes());
+                self.damaged(name, at, &octets);
+            }
+            Err(error) => tracing::error!(%error, "cannot copy a damaged record"),
+        }
+    }
+
     /// The state of a message whose records are damaged.
     pub fn damaged_state(&self, note: &str) -> State {
         State::Held(Hold {
@@ -464,6 +489,15 @@ impl Engine {
             id,
             what: "envelope",
         })
+    }
+}
+
+/// Waits until nobody looks at an index any more, and closes it: sled must not write into
+/// the folder of the next one.
+fn until_unused(mut index: Arc<Index>) {
+    while let Err(used) = Arc::try_unwrap(index) {
+        index = used;
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -18,6 +18,10 @@ const FLOW_RETRIES: usize = 100;
 impl Delivery {
     /// The flows that wait in the spool.
     pub(super) async fn restore(&mut self) {
+        self.rebuilding = !self.office.spool.is_complete();
+        if self.rebuilding {
+            return;
+        }
         let now = self.office.clock.moment();
         match self.office.spool.flows().await {
             Ok(flows) => {
@@ -29,7 +33,6 @@ impl Delivery {
             }
             Err(trouble) => warn!(%trouble, "cannot read what waits yet"),
         }
-        self.rebuilding = self.office.spool.status().await.rebuilding.is_some();
     }
 
     /// Finds the flows whose user has another relay in the directory by now.
@@ -83,10 +86,6 @@ impl Delivery {
                     _ => break,
                 }
             }
-        }
-        if self.rebuilding && self.office.spool.status().await.rebuilding.is_none() {
-            self.restore().await;
-            self.verify_relays().await;
         }
     }
 

@@ -1,0 +1,108 @@
+//! An index that is missing, behind, or fails while the spool is used.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+/// A spool that reads its log in the background, however short it is.
+fn open_at_once(path: &Path) -> (Spool, Recovered) {
+    let options = SpoolOptions {
+        at_once_bytes: 0,
+        ..options(path)
+    };
+    Spool::open(options, Clock::system()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_is_accepted_while_the_index_is_read_and_the_status_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        waiting.push(spool.accept("ann@example.org", 300).await);
+    }
+    let gone = waiting.remove(7);
+    spool.finish(&gone, 1).await;
+    spool.close().await.unwrap();
+    std::fs::remove_dir_all(directory.path().join("index")).unwrap();
+
+    let (spool, recovered) = open_at_once(directory.path());
+    // The rebuild writes the history as it goes: now it cannot come to its end.
+    let stalled = spool.0.history();
+    assert_eq!(recovered.damaged_records, 0);
+    let handle = tokio::runtime::Handle::current();
+    let (accepting, asking) = (spool.clone(), spool.clone());
+    let accepted = handle.spawn(async move { accepting.accept("ann@example.org", 300).await });
+    let status = handle.spawn(async move { asking.status().await });
+    let (accepted, status) =
+        tokio::task::block_in_place(|| handle.block_on(async { (accepted.await, status.await) }));
+    waiting.push(accepted.unwrap());
+    let rebuilding = status.unwrap().rebuilding.expect("it is being rebuilt");
+    assert!(rebuilding.done_bytes <= rebuilding.all_bytes);
+    assert!(!spool.is_complete());
+    drop(stalled);
+
+    // Who asks waits, and is answered in full.
+    assert_eq!(spool.all().await, waiting);
+    assert_eq!(spool.status().await.rebuilding, None);
+    assert_eq!(spool.status().await.ready, spool.counted().await);
+    let history = spool.history(&Lookup::Id(gone.id), 9).await.unwrap();
+    assert_eq!(history.len(), 1, "it is not told twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_written_any_more_is_read_from_the_log_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let mut waiting = vec![spool.accept("ann@example.org", 300).await];
+    let failing = spool.0.index().unwrap();
+    failing.broken.store(true, Ordering::Relaxed);
+    drop(failing);
+    for _ in 0..20 {
+        waiting.push(spool.accept("ann@example.org", 300).await);
+    }
+    assert_eq!(spool.all().await, waiting);
+    assert_eq!(spool.status().await.ready, spool.counted().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_read_any_more_is_read_from_the_log_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SpoolOptions {
+        // sled keeps next to nothing in memory, and has to read its file.
+        index_cache_bytes: 1,
+        segment_bytes: 1 << 20,
+        ..options(directory.path())
+    };
+    let (spool, _) = Spool::open(options, Clock::system()).unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let some: Vec<_> = (0..100)
+            .map(|_| envelope(spool.next_id(), "ann@example.org", &["bob@example.net"]))
+            .collect();
+        let with_content = some
+            .iter()
+            .map(|it| (it.clone(), content(it.id, 20).into()));
+        spool.commit_all(with_content.collect()).await.unwrap();
+        waiting.extend(some);
+    }
+    spool.until_complete().await.unwrap();
+    let db = directory.path().join("index/db");
+    let length = std::fs::metadata(&db).unwrap().len();
+    assert!(length > 0, "sled wrote nothing that could be damaged");
+    std::fs::write(&db, vec![0xa5; length as usize]).unwrap();
+    let mut failures = 0;
+    let everything = loop {
+        match spool
+            .list(&Filter::default(), QueueId::MIN, usize::MAX)
+            .await
+        {
+            Ok(page) => break page.messages,
+            Err(SpoolError::Index(_)) => failures += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(failures < 5, "it does not heal");
+    };
+    assert!(everything == waiting, "{} messages", everything.len());
+    assert!(failures > 0, "the damage was never met");
+}

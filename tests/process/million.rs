@@ -1,0 +1,356 @@
+//! A million waiting messages: starting, listing, what is due next, and memory, with the
+//! index as it was left and with the index gone.
+//!
+//! ```text
+//! PENSTOCK_MILLION=1000000 cargo test --release --test process million -- --ignored --nocapture
+//! ```
+//!
+//! Prints what it measured; times depend on the machine, so that only memory and the
+//! counts can fail.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use penstock::clock::Clock;
+use penstock::mail::{
+    Body, Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Notify, Origin, QueueId,
+    Recipient, RecipientStatus, ReversePath, Rule, State,
+};
+use penstock::spool::{Filter, Spool, SpoolOptions};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::client::{Client, message};
+use crate::daemon::{Daemon, Home, free_address};
+use crate::relay::{FakeRelay, Tls};
+
+const RELAYS: u64 = 10;
+const USERS: u64 = 1_000;
+/// Each user has two, so that a flow has about 500 of a million.
+const MAILINGS: u64 = 2;
+const CONTENT_BYTES: usize = 1_024;
+/// Clients that fill the spool together: each message is a record of its own.
+const FILLING: u64 = 256;
+/// The promise: memory of the daemon at all times.
+const MEMORY_BYTES: u64 = 300_000_000;
+/// Rows that are read of a listing.
+const ROWS: usize = 20_000;
+
+/// 20,000 in CI; the promise is about a million (`PENSTOCK_MILLION`).
+fn count() -> u64 {
+    std::env::var("PENSTOCK_MILLION").map_or(20_000, |it| it.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; .ci/run runs a short form"]
+async fn a_million_waiting_messages_cost_little_time_and_memory() {
+    let relay = FakeRelay::default()
+        .tls(Tls::Off)
+        .forgetting_content()
+        .start()
+        .await;
+    let listen = free_address();
+    let mut config = format!(
+        "hostname = \"penstock.test\"\n[[listen]]\naddress = \"{listen}\"\n\
+         [spool]\npath = \"{{dir}}/state\"\nmin-free = \"1MB\"\n"
+    );
+    let mut users = String::new();
+    for number in 0..RELAYS {
+        config.push_str(&format!(
+            "[relays.r{number}]\nserver = \"{}\"\ntls = \"off\"\n",
+            relay.addr
+        ));
+        users.push_str(&format!(
+            "[[user]]\naddress = \"@r{number}.test\"\nrelay = \"r{number}\"\n"
+        ));
+    }
+    let home = Home::new(&config, &users);
+    let state = home.path("state");
+    let count = count();
+    fill(&state, count).await;
+    ask(&state).await;
+
+    println!("\nclean start");
+    let began = Instant::now();
+    let mut daemon = home.start().await;
+    say("ready", began.elapsed());
+    let memory = Memory::watch(&daemon);
+    relay.received(1, Duration::from_secs(120)).await;
+    say("first delivery", began.elapsed());
+    list(&home, count);
+    memory.ended("clean start, deliveries, listing");
+    assert!(daemon.stop().await.success(), "{}", home.log());
+
+    println!("\nafter a kill");
+    let began = Instant::now();
+    let mut daemon = home.start().await;
+    say("ready", began.elapsed());
+    daemon.kill();
+    let began = Instant::now();
+    let mut daemon = home.start().await;
+    let complete = until_complete(&home, began).await;
+    say("complete", complete.0);
+    assert!(daemon.stop().await.success(), "{}", home.log());
+
+    println!("\nthe index deleted");
+    fs::remove_dir_all(state.join("index")).unwrap();
+    let began = Instant::now();
+    let mut daemon = home.start().await;
+    let memory = Memory::watch(&daemon);
+    say("ready", began.elapsed());
+    let mut client = Client::connect(listen).await;
+    let octets = message("u0@r0.test", "bob@example.net", "new", "hello");
+    client
+        .submit("u0@r0.test", &["bob@example.net"], &octets)
+        .await
+        .expect_code(250);
+    say("accepted a message", began.elapsed());
+    let (complete, partial) = until_complete(&home, began).await;
+    say("complete", complete);
+    println!("  {partial} partial reports, each of which said so");
+    let left = status(&home)["queue"]["messages"].as_u64().unwrap();
+    assert_eq!(left + relay.count() as u64, count + 1);
+    memory.ended("rebuild");
+    assert!(daemon.stop().await.success(), "{}", home.log());
+}
+
+/// Fills a spool by its own door, many at once.
+async fn fill(state: &Path, count: u64) {
+    let began = Instant::now();
+    let (spool, _) = Spool::open(SpoolOptions::at(state), Clock::system()).unwrap();
+    let next = Arc::new(AtomicU64::new(0));
+    let mut set = JoinSet::new();
+    for _ in 0..FILLING {
+        let (spool, next) = (spool.clone(), next.clone());
+        set.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return;
+                }
+                let envelope = envelope(spool.next_id(), number);
+                let content = vec![b'a' + (number % 26) as u8; CONTENT_BYTES];
+                spool.commit(envelope, content.into()).await.unwrap();
+            }
+        });
+    }
+    set.join_all().await;
+    spool.until_complete().await.unwrap();
+    let took = began.elapsed();
+    let status = spool.status().await;
+    println!(
+        "{count} messages of {USERS} users and {RELAYS} relays: {} MB of log in {} segments, accepted in {:.1} s ({:.0} a second)",
+        status.log_bytes / 1_000_000,
+        status.segments,
+        took.as_secs_f64(),
+        count as f64 / took.as_secs_f64()
+    );
+    let began = Instant::now();
+    spool.close().await.unwrap();
+    say("closed", began.elapsed());
+}
+
+/// One in ten waits for its next attempt, one in a hundred is held.
+fn envelope(id: QueueId, number: u64) -> Envelope {
+    let user = number % USERS;
+    let from = Mailbox::parse(&format!("u{user}@r{}.test", user % RELAYS)).unwrap();
+    let now = Timestamp::from_millisecond((id.number() >> 20) as i64).unwrap();
+    let state = match number / USERS % 100 {
+        0 => State::Held(Hold {
+            reason: HoldReason::Administrator,
+            by: "jan".into(),
+            since: now,
+            note: String::new(),
+        }),
+        1..=10 => State::Waiting {
+            not_before: Some(now + SignedDuration::from_hours(6)),
+        },
+        _ => State::Waiting { not_before: None },
+    };
+    let mailing = number / USERS % MAILINGS;
+    Envelope {
+        id,
+        origin: Origin::Submission,
+        accepted: now,
+        reverse_path: ReversePath::Mailbox(from.clone()),
+        from,
+        rule: Rule::Default,
+        relay: format!("r{}", user % RELAYS),
+        mailing: Mailing {
+            key: format!("subject:mailing {mailing}"),
+            label: format!("mailing {mailing}"),
+        },
+        login: None,
+        client: "127.0.0.1".into(),
+        message_id: format!("{number}@app.test"),
+        body: Body::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        size_bytes: CONTENT_BYTES as u64,
+        wire_bytes: CONTENT_BYTES as u64,
+        recipients: (0..=number % 2)
+            .map(|it| Recipient {
+                path: ForwardPath::parse(&format!("customer{number}-{it}@example.net")).unwrap(),
+                notify: Notify::Unspecified,
+                orcpt: None,
+                status: RecipientStatus::Waiting,
+                last: None,
+            })
+            .collect(),
+        state,
+        attempts: 0,
+        first_failure: None,
+        warned: false,
+        past: Vec::new(),
+    }
+}
+
+/// Asks a spool in this process what is due next.
+async fn ask(state: &Path) {
+    let began = Instant::now();
+    let (spool, _) = Spool::open(SpoolOptions::at(state), Clock::system()).unwrap();
+    say("opened", began.elapsed());
+    spool.until_complete().await.unwrap();
+    say("complete", began.elapsed());
+    let flows = spool.flows().await.unwrap();
+    let mut ready = Vec::new();
+    for flow in &flows {
+        let began = Instant::now();
+        let found = spool.ready(&flow.key, QueueId::MIN, 500).await.unwrap();
+        ready.push(began.elapsed());
+        assert_eq!(found.len() as u64, flow.ready.messages.min(500));
+    }
+    say_all(&format!("next 500 of one of {} flows", flows.len()), ready);
+    let mut retries = Vec::new();
+    for number in 0..RELAYS {
+        let began = Instant::now();
+        let relay = format!("r{number}");
+        spool
+            .retries_due(&relay, Timestamp::MAX, 500)
+            .await
+            .unwrap();
+        retries.push(began.elapsed());
+    }
+    say_all("next 500 retries of a relay", retries);
+    let began = Instant::now();
+    spool
+        .list(&Filter::default(), QueueId::MIN, 100)
+        .await
+        .unwrap();
+    say("first page of a list", began.elapsed());
+    spool.close().await.unwrap();
+}
+
+/// `penstock queue`: the first row, and the rows after it.
+fn list(home: &Home, count: u64) {
+    let began = Instant::now();
+    let reported = status(home)["queue"]["messages"].as_u64().unwrap();
+    say("penstock status", began.elapsed());
+    assert!(reported <= count && reported > count / 2, "{reported}");
+    let began = Instant::now();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_penstock"))
+        .arg("--config")
+        .arg(home.path("penstock.toml"))
+        .arg("queue")
+        .env("RUNTIME_DIRECTORY", home.path("run"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The first line has the names of the columns.
+    let mut read = 0;
+    while let Some(Ok(_)) = lines.next() {
+        if read == 1 {
+            say("penstock queue: first row", began.elapsed());
+        }
+        if read == ROWS {
+            break;
+        }
+        read += 1;
+    }
+    say(&format!("penstock queue: {read} rows"), began.elapsed());
+    drop(lines);
+    child.kill().ok();
+    child.wait().unwrap();
+    assert!(read > 1_000, "{read}");
+}
+
+fn status(home: &Home) -> Value {
+    let output = home.cli(&["status", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Asks for the status until nothing is rebuilt any more: how long it took, and how many
+/// reports said that they are partial.
+async fn until_complete(home: &Home, began: Instant) -> (Duration, usize) {
+    let mut partial = 0;
+    let until = began + Duration::from_secs(600);
+    loop {
+        let text = status(home)["problems"].to_string();
+        if !text.contains("read from the log") {
+            return (began.elapsed(), partial);
+        }
+        partial += 1;
+        assert!(Instant::now() < until, "never complete:\n{}", home.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The most memory that the daemon had while it was looked at.
+struct Memory {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<u64>,
+}
+
+impl Memory {
+    fn watch(daemon: &Daemon) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, pid) = (stop.clone(), daemon.pid());
+        let thread = std::thread::spawn(move || {
+            let mut most = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                most = most.max(proportional_bytes(pid).unwrap_or(0));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        });
+        Self { stop, thread }
+    }
+
+    fn ended(self, what: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        let most = self.thread.join().unwrap();
+        println!("  memory (PSS), {what}: at most {} MB", most / 1_000_000);
+        assert!(most > 0 && most < MEMORY_BYTES, "{most} octets of memory");
+    }
+}
+
+/// Its proportional set size.
+fn proportional_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|it| it.strip_prefix("Pss:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn say(what: &str, took: Duration) {
+    println!("  {what}: {:.1} ms", took.as_secs_f64() * 1e3);
+}
+
+fn say_all(what: &str, mut took: Vec<Duration>) {
+    took.sort();
+    let milliseconds = |it: Duration| it.as_secs_f64() * 1e3;
+    println!(
+        "  {what}: median {:.2} ms, longest {:.2} ms",
+        milliseconds(took[took.len() / 2]),
+        milliseconds(took[took.len() - 1])
+    );
+}

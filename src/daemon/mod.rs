@@ -152,6 +152,7 @@ impl StartError {
             | Self::Rules(_)
             | Self::Serve(_)
             | Self::Tls(_)
+            | Self::Spool(SpoolError::Newer { .. })
             | Self::Socket(SocketError::Unknown { .. }) => 78,
             Self::Socket(_)
             | Self::Spool(_)
@@ -310,6 +311,7 @@ impl Daemon {
             &facts,
             CrowdLimits::default(),
             CLIENT_PATIENCE,
+            &deliveries,
         )
         .await;
         let mut intake = Intake::new(shared.clone(), inherited);
@@ -426,7 +428,7 @@ impl Daemon {
             tokio::select! {
                 () = &mut stop => return self.stop().await,
                 trouble = &mut fatal => {
-                    error!(%trouble, "a sync failed, so nothing can be promised any more: exiting to read the log again");
+                    explain_the_end(&trouble);
                     return Ended::DiskFailed;
                 }
                 () = barked => {
@@ -463,6 +465,21 @@ impl Daemon {
             true => Ended::InGoodOrder,
             false => Ended::CutOff,
         }
+    }
+}
+
+/// Says why the daemon ends by itself, and what to do about it.
+fn explain_the_end(trouble: &SpoolError) {
+    let error = trouble as &dyn std::error::Error;
+    match trouble {
+        SpoolError::SyncFailed { .. } => error!(
+            error,
+            "a sync failed, so nothing can be promised any more: exiting, to read at the next start what the disk really has. What was answered with 250 is not lost by this. Check the disk (dmesg, smartctl) and its file system if it happens again"
+        ),
+        _ => error!(
+            error,
+            "the spool cannot go on: exiting. What was answered with 250 is not lost by this"
+        ),
     }
 }
 

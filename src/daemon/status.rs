@@ -142,13 +142,16 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
         .map(|it| it.relay.as_str())
         .collect();
     let facts = &answers.facts;
-    let first = answers
-        .spool
-        .list(&Filter::default(), QueueId::MIN, 1)
-        .await;
-    let oldest = first
-        .ok()
-        .and_then(|page| page.messages.first().map(|it| it.accepted));
+    // While the index is read from the log a list would wait for the end of it.
+    let first = match spool.rebuilding {
+        Some(_) => None,
+        None => {
+            let everything = Filter::default();
+            let page = answers.spool.list(&everything, QueueId::MIN, 1).await;
+            page.ok().and_then(|it| it.messages.into_iter().next())
+        }
+    };
+    let oldest = first.map(|it| it.accepted);
     let configuration_error = facts
         .configuration_error
         .lock()
@@ -167,11 +170,17 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     // A paused relay has a sentence of its own below.
     let said = |it: &&AlarmReport| it.alarm != Kind::RelayPaused.name();
     problems.extend(alarms.iter().filter(said).map(|it| it.text.clone()));
-    if spool.damaged_records > 0 {
+    if spool.free_bytes < spool.reserve_bytes {
         problems.push(format!(
-            "{} damaged records of the spool were put aside in corrupt/",
-            spool.damaged_records
+            "new mail is refused (452): {} octets are free, and spool.min-free keeps {} back",
+            spool.free_bytes, spool.reserve_bytes
         ));
+    }
+    if spool.damaged_records > 0 {
+        problems.push(match spool.damaged_records {
+            1 => "1 damaged record of the spool was put aside in corrupt/".to_owned(),
+            many => format!("{many} damaged records of the spool were put aside in corrupt/"),
+        });
     }
     for relay in relays.iter().filter(|it| it.state != RelayState::Active) {
         problems.push(format!(
@@ -192,7 +201,7 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     }
     if let Some(rebuilding) = spool.rebuilding {
         problems.push(format!(
-            "the index is being rebuilt ({} of {} octets): lists are partial until then",
+            "the index is being read from the log ({} of {} octets): counts are partial, lists and deliveries wait for the end of it",
             rebuilding.done_bytes, rebuilding.all_bytes
         ));
     }

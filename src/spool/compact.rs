@@ -1,5 +1,8 @@
 //! Giving disk space back: the oldest segment goes, once nothing needs it.
 //!
+//! That is due when the log is more than twice what is needed of it, and two segments;
+//! when the disk is short of room, those two segments are given back as well.
+//!
 //! Only the oldest one ever goes: what a later record buries must not outlive it. Live
 //! messages are written again at the head, in their present state, and synced; then the
 //! history is synced, which may lack what the segment still says; then the segment is
@@ -23,6 +26,8 @@ use super::record::{ContentAt, Item, Kind, Messages, Position, Record};
 use super::recover::{copy, decode};
 use super::scan::{Found, Scan};
 
+/// When the disk is short of room, less than this is not worth a new segment.
+const WORTH_BYTES: u64 = 256 << 10;
 /// Octets that are moved in one step.
 const STEP_BYTES: u64 = 1 << 20;
 /// Passes over one segment before giving up until next time: each leaves only what
@@ -30,8 +35,7 @@ const STEP_BYTES: u64 = 1 << 20;
 const PASSES: usize = 20;
 
 impl Engine {
-    /// Begins a compaction when the log is more than twice what is needed of it, and
-    /// two segments.
+    /// Begins a compaction when the log is too long.
     pub fn compact_if_due(self: &Arc<Self>, log: &Log) {
         if self.is_too_long(log) && !self.compacting.swap(true, Ordering::AcqRel) {
             let engine = self.clone();
@@ -52,14 +56,22 @@ impl Engine {
             return false;
         };
         let length = self.library.finished_bytes() + log.head.position().offset;
-        length > 2 * index.live_bytes() + 2 * self.options.segment_bytes
+        let needed = 2 * index.live_bytes();
+        length > needed + 2 * self.options.segment_bytes
+            || (length > needed + WORTH_BYTES && self.check_room().is_err())
     }
 
     fn compact(self: &Arc<Self>) -> Result<(), SpoolError> {
         while self.is_too_long(&self.log()) {
             let segments = self.library.segments(0);
-            let Some((name, Some(end))) = segments.first().copied() else {
-                return Ok(());
+            let (name, end) = match segments.first().copied() {
+                Some((name, Some(end))) => (name, end),
+                // There is no other segment: it ends here.
+                Some((_, None)) => {
+                    self.begin_segment(&mut self.log())?;
+                    continue;
+                }
+                None => return Ok(()),
             };
             if self.ledger_needs().is_some_and(|it| it <= name.number) {
                 // What left lately is written nowhere else yet. A later ledger comes with
@@ -238,6 +250,7 @@ impl Engine {
         let mut envelope = envelope;
         let damaged = at.file.is_none() && crc32c::crc32c(&octets) != at.checksum;
         if damaged && !entry.is_held_for(HoldReason::Damaged) {
+            self.keep_damaged(&entry);
             envelope.state = self.damaged_state("its content is damaged");
         }
         let record = Record::Messages(Messages {

@@ -418,7 +418,11 @@ impl Store {
     /// Deletes the index.
     pub fn remove_index(&self) -> Result<(), SpoolError> {
         let path = self.index_path();
-        match fs::remove_dir_all(&path) {
+        let removed = match fs::remove_dir_all(&path) {
+            Err(it) if it.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&path),
+            removed => removed,
+        };
+        match removed {
             Err(it) if it.kind() != io::ErrorKind::NotFound => {
                 Err(SpoolError::io("remove", &path, it))
             }

@@ -64,7 +64,10 @@ pub enum SpoolError {
         id: QueueId,
     },
     /// A record that this version must not ignore was written by a newer one.
-    #[error("{} was written by a newer version (record version {version})", path.display())]
+    #[error(
+        "{} was written by a newer version of Penstock (record version {version}): start that version again, it has all mail",
+        path.display()
+    )]
     Newer {
         /// The segment.
         path: PathBuf,

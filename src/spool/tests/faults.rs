@@ -104,6 +104,40 @@ async fn the_reserve_is_kept_for_what_must_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_short_of_room_gets_back_what_finished_mail_used() {
+    let directory = tempfile::tempdir().unwrap();
+    // Far from two segments; short of room whatever is free.
+    let options = SpoolOptions {
+        segment_bytes: 64 << 20,
+        ..options(directory.path())
+    };
+    let (spool, _) = Spool::open(options.clone(), Clock::system()).unwrap();
+    let stays = spool.accept("ann@example.org", 500).await;
+    for number in 0..300 {
+        let passes = spool.accept("ann@example.org", 2_000).await;
+        spool.finish(&passes, number).await;
+    }
+    spool.close().await.unwrap();
+    let options = SpoolOptions {
+        min_free: Reserve::Bytes(u64::MAX),
+        ..options
+    };
+    let (spool, _) = Spool::open(options, Clock::system()).unwrap();
+    let long = spool.status().await.log_bytes;
+    assert!(long > 600_000, "{long}");
+    assert!(try_accept(&spool, 10).await.is_err());
+    for _ in 0..1_500 {
+        if spool.status().await.log_bytes < 300_000 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let short = spool.status().await.log_bytes;
+    assert!(short < 300_000, "{short} of {long}");
+    assert_eq!(spool.all().await, [stays]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_not_all_fits_what_left_is_written_before_what_comes() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());

@@ -3,7 +3,10 @@
 mod crash;
 mod damage;
 mod faults;
+mod flips;
 mod queries;
+mod rebuild;
+mod sample;
 
 use std::path::Path;
 
@@ -178,6 +181,21 @@ pub fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// The segments of a log, oldest first.
+pub fn segments(path: &Path) -> Vec<PathBuf> {
+    let mut segments: Vec<_> = std::fs::read_dir(path.join("log"))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    segments.sort();
+    segments
+}
+
+/// The segment that was written last.
+pub fn last_segment(path: &Path) -> PathBuf {
+    segments(path).pop().unwrap()
 }
 
 /// A copy without its index, as after another boot.

@@ -266,6 +266,10 @@ pub(super) async fn metrics(answers: &Answers) -> Result<MetricsReport, Stopping
 /// How long the oldest message that may leave now has been in the spool.
 async fn oldest_sendable(answers: &Answers) -> Result<Option<u64>, Stopping> {
     let relays = answers.desk.may_leave().await?;
+    if !answers.spool.is_complete() {
+        // While the index is read from the log nothing leaves, and flows would wait for it.
+        return Ok(None);
+    }
     let flows = answers.spool.flows().await.unwrap_or_default();
     let mut oldest: Option<Timestamp> = None;
     let flows = flows

@@ -143,6 +143,8 @@ impl Delivery {
                 }
             }
         }
+        // From here on a start reads no more of the log than what comes after this.
+        self.hand_over_ledger();
         self.restore().await;
         if !self.rebuilding {
             self.verify_relays().await;

@@ -67,7 +67,7 @@ pub struct Index {
     db: sled::Db,
     boot: String,
     state: Mutex<State>,
-    /// Makes the next write fail.
+    /// Makes writes and lists fail.
     #[cfg(test)]
     pub broken: std::sync::atomic::AtomicBool,
 }
@@ -158,6 +158,20 @@ impl Index {
     pub fn written_in(&self) -> Option<String> {
         let read = self.db.get(b"p").ok()??;
         Some(serde_json::from_slice::<PositionForm>(&read).ok()?.boot)
+    }
+
+    #[cfg(test)]
+    fn fail_on_order(&self) -> Result<(), IndexError> {
+        match self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(broken("on order")),
+            false => Ok(()),
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "only tests make it fail")]
+    fn fail_on_order(&self) -> Result<(), IndexError> {
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -310,10 +324,7 @@ impl Index {
         let Some(position) = state.position else {
             return Ok(());
         };
-        #[cfg(test)]
-        if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(broken("on order"));
-        }
+        self.fail_on_order()?;
         let mut batch = sled::Batch::default();
         for (id, (old, new)) in state.batch.drain() {
             let old_place = old.as_ref().and_then(|it| turn_key(id, it, &state.flows));
@@ -481,6 +492,7 @@ impl Index {
         let Some(from) = after.number().checked_add(1) else {
             return Ok(());
         };
+        self.fail_on_order()?;
         let flows = wanted.flows(&self.state().flows);
         let signature = wanted.signature();
         for read in self.db.range(message_key(from)..=message_key(u64::MAX)) {

@@ -17,6 +17,8 @@ use super::scan::{Found, Scan};
 
 /// The committer waits for the last so many octets, no more.
 const LAST_BYTES: u64 = 1 << 20;
+/// For the end of an index that failed.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 /// Between tries when sled cannot even be made.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -492,12 +494,19 @@ impl Engine {
     }
 }
 
-/// Waits until nobody looks at an index any more, and closes it: sled must not write into
-/// the folder of the next one.
+/// Waits until nobody looks at an index any more, and closes it: sled should not write into
+/// the folder of the next one. But a broken sled may never be done with closing.
 fn until_unused(mut index: Arc<Index>) {
-    while let Err(used) = Arc::try_unwrap(index) {
-        index = used;
-        std::thread::sleep(Duration::from_millis(5));
+    let (closed, patience) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Err(used) = Arc::try_unwrap(index) {
+            index = used;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        closed.send(()).ok();
+    });
+    if patience.recv_timeout(CLOSING_PATIENCE).is_err() {
+        tracing::warn!("the index that failed does not close; another one is made all the same");
     }
 }
 

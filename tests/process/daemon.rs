@@ -70,9 +70,9 @@ impl Home {
     /// The daemon's command line, not started: for more environment.
     pub fn command(&self) -> Command {
         // Another build can be put to the test, the release build for one.
-        let program = std::env::var_os("PENSTOCK_DAEMON");
-        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_penstockd").into());
-        let mut command = Command::new(program);
+        let daemon = std::env::var_os("PENSTOCK_DAEMON").map(PathBuf::from);
+        let built = || program("penstockd", env!("CARGO_BIN_EXE_penstockd"));
+        let mut command = Command::new(daemon.unwrap_or_else(built));
         command
             .arg("--config")
             .arg(self.path("penstock.toml"))
@@ -114,15 +114,26 @@ impl Home {
 
     /// Runs the companion program against this daemon.
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_penstock"))
+        self.cli_command().args(arguments).output().unwrap()
+    }
+
+    /// The companion program's command line, not started.
+    pub fn cli_command(&self) -> Command {
+        let mut command = Command::new(program("penstock", env!("CARGO_BIN_EXE_penstock")));
+        command
             .arg("--config")
             .arg(self.path("penstock.toml"))
-            .args(arguments)
             .env("RUNTIME_DIRECTORY", self.path("run"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
     }
+}
+
+/// The program that was built beside the tests, or the one of another build
+/// (`PENSTOCK_PROGRAMS` names its folder): an installed package, a release.
+fn program(name: &str, built: &str) -> PathBuf {
+    std::env::var_os("PENSTOCK_PROGRAMS")
+        .map_or_else(|| built.into(), |folder| Path::new(&folder).join(name))
 }
 
 /// The daemon's messages to systemd (sd_notify).

@@ -33,6 +33,8 @@ impl Setting {
         );
         home.configure(&config, "");
         let mut daemon = home.start().await;
+        // Nothing is tried, so that each message has one record.
+        assert!(home.cli(&["relay", "pause", "out"]).status.success());
         let mut client = Client::connect(listen).await;
         for number in 0..MESSAGES {
             let content = message("a@app.test", "b@example.net", &format!("{number}"), "hello");

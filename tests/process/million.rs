@@ -22,6 +22,7 @@ use penstock::mail::{
     Body, Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Notify, Origin, QueueId,
     Recipient, RecipientStatus, ReversePath, Rule, State,
 };
+use penstock::release;
 use penstock::spool::{Filter, Spool, SpoolOptions};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -124,6 +125,9 @@ async fn a_million_waiting_messages_cost_little_time_and_memory() {
 async fn fill(state: &Path, count: u64) {
     let began = Instant::now();
     let (spool, _) = Spool::open(SpoolOptions::at(state), Clock::system()).unwrap();
+    // As a daemon does at its start: opening reads the log from the last ledger on.
+    let ledger = release::Ledger::new().to_bytes(Clock::system().moment());
+    spool.checkpoint_ledger(ledger);
     let next = Arc::new(AtomicU64::new(0));
     let mut set = JoinSet::new();
     for _ in 0..FILLING {
@@ -255,11 +259,9 @@ fn list(home: &Home, count: u64) {
     say("penstock status", began.elapsed());
     assert!(reported <= count && reported > count / 2, "{reported}");
     let began = Instant::now();
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_penstock"))
-        .arg("--config")
-        .arg(home.path("penstock.toml"))
+    let mut child = home
+        .cli_command()
         .arg("queue")
-        .env("RUNTIME_DIRECTORY", home.path("run"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -148,6 +148,8 @@ async fn a_record_of_a_newer_version_in_an_old_segment_ends_the_spool_and_is_not
     for _ in 0..30 {
         spool.accept("ann@example.org", 1_000).await;
     }
+    // Opening reads the log from the last ledger on.
+    spool.checkpoint_ledger(b"a ledger".to_vec());
     spool.close().await.unwrap();
     std::fs::remove_dir_all(directory.path().join("index")).unwrap();
     let segments = segments(directory.path());

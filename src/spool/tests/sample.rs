@@ -30,13 +30,6 @@ async fn write(path: &Path) {
     let (spool, _) = open_sample(path, "writer");
     let waits = spool.accept("waits@example.org", 300).await;
     spool.accept("large@example.org", 9_000).await;
-    let held = spool.accept("held@example.org", 100).await;
-    let change = Change {
-        envelope: self::held(held, HoldReason::Administrator),
-        by: "jan".into(),
-        reports: Vec::new(),
-    };
-    spool.change(vec![change]).await.unwrap();
     let mut later = spool.accept("later@example.org", 100).await;
     later.state = State::Waiting {
         not_before: Some("2026-11-21T21:00:00Z".parse().unwrap()),
@@ -64,10 +57,6 @@ async fn write(path: &Path) {
         .settle(settled(failed, 2, sent, vec![(report, words.into())]))
         .await
         .unwrap();
-    spool
-        .note("relay", "own", Some(serde_json::json!({"since": 1})))
-        .await
-        .unwrap();
     spool.checkpoint_ledger(b"a ledger".to_vec());
     // Until the first segments are removed, and what waits was moved.
     let mut number = 10;
@@ -82,6 +71,17 @@ async fn write(path: &Path) {
         number += 1;
         assert!(number < 1_000, "no segment goes");
     }
+    spool
+        .note("relay", "own", Some(serde_json::json!({"since": 1})))
+        .await
+        .unwrap();
+    let held = spool.accept("held@example.org", 100).await;
+    let change = Change {
+        envelope: self::held(held, HoldReason::Administrator),
+        by: "jan".into(),
+        reports: Vec::new(),
+    };
+    spool.change(vec![change]).await.unwrap();
     let doubtful = spool.accept("doubtful@example.org", 100).await;
     for (grant, id) in [(5_000, waits.id), (5_001, doubtful.id)] {
         let item = Leased {

@@ -76,7 +76,11 @@ impl Engine {
             if self.ledger_needs().is_some_and(|it| it <= name.number) {
                 // What left lately is written nowhere else yet. A later ledger comes with
                 // the next segment.
-                return Ok(());
+                if !self.has_later_ledger(name.number) {
+                    return Ok(());
+                }
+                self.begin_segment(&mut self.log())?;
+                continue;
             }
             if !self.empty(name, end)? {
                 return Ok(());

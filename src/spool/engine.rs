@@ -624,6 +624,12 @@ impl Engine {
         log.known.ledger.as_ref().map(|it| it.from.segment)
     }
 
+    /// Whether a ledger waits for the next checkpoint that needs nothing up to a segment.
+    pub fn has_later_ledger(&self, segment: u64) -> bool {
+        let ledger = lock(&self.ledger);
+        ledger.as_ref().is_some_and(|it| it.from.segment > segment)
+    }
+
     /// Notes damage, keeps a copy and says so; once for each place.
     pub fn damaged(&self, name: SegmentName, at: Position, octets: &[u8]) {
         if lock(&self.damage).insert(at) {

@@ -588,15 +588,7 @@ impl Engine {
 
     /// Whether the reserve of `min-free` is untouched.
     fn check_room(&self) -> Result<(), SpoolError> {
-        let room = self.store.room()?;
-        let reserve_bytes = self.options.min_free.bytes(room.total_bytes);
-        if room.free_bytes < reserve_bytes {
-            return Err(SpoolError::Full {
-                free_bytes: room.free_bytes,
-                reserve_bytes,
-            });
-        }
-        Ok(())
+        self.store.room()?.check(self.options.min_free)
     }
 
     fn status(&self) -> SpoolStatus {

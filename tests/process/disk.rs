@@ -11,7 +11,8 @@ use crate::client::{Answer, Client, message};
 use crate::daemon::{Daemon, Home, free_address, relay_table};
 use crate::relay::{FakeRelay, Relay};
 
-const SOON: Duration = Duration::from_secs(60);
+/// The daemon stores the ledger of limits once a minute, and what left before goes then.
+const SOON: Duration = Duration::from_secs(150);
 
 /// A daemon's files, its only relay, and its listener.
 struct Setting {

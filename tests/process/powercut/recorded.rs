@@ -154,21 +154,24 @@ async fn a_recorded_daemon() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         load.stop().await;
     } else {
-        load_until_all_took_part(&state, &penstock, &ledger).await;
+        load_until_all_took_part(&state, &mut penstock, &ledger).await;
     }
     penstock.stop().await;
     history.shutdown().await;
 }
 
 /// Loads it in waves, so that the log empties in between, until several segments of it
-/// were removed and large contents came and went.
-async fn load_until_all_took_part(state: &Path, penstock: &Harness, ledger: &Arc<Ledger>) {
+/// were removed and large contents came and went. It is started again for each wave: that
+/// stores the ledger of limits, without which the log keeps what left.
+async fn load_until_all_took_part(state: &Path, penstock: &mut Harness, ledger: &Arc<Ledger>) {
     let until = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let load = Load::start(penstock.address(), CLIENTS, ledger);
         tokio::time::sleep(Duration::from_millis(400)).await;
         load.stop().await;
         tokio::time::sleep(Duration::from_millis(400)).await;
+        penstock.stop().await;
+        penstock.run().await;
         let acknowledged = ledger.acknowledged();
         let large = acknowledged.keys().filter(|it| *it % 50 == 0).count();
         let segments = std::fs::read_dir(state.join("log")).unwrap();

@@ -162,7 +162,8 @@ impl Desk {
     /// Whether the delivery task still turns.
     pub async fn is_alive(&self) -> bool {
         let asked = self.ask(|answer| Event::Situations(Vec::new(), answer));
-        tokio::time::timeout(ALIVE_PATIENCE, asked).await.is_ok()
+        // An answer, not only an end of waiting: a task that is gone refuses at once.
+        matches!(tokio::time::timeout(ALIVE_PATIENCE, asked).await, Ok(Ok(_)))
     }
 
     /// The relays for which something may leave now.
@@ -245,5 +246,25 @@ impl Desk {
             })
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_delivery_task_that_answers_is_alive() {
+        let (desk, mut events) = Desk::new();
+        let turns = async {
+            match events.recv().await {
+                Some(Event::Situations(_, answer)) => answer.send(Vec::new()).unwrap(),
+                _ => panic!("asked something else"),
+            }
+        };
+        assert!(tokio::join!(desk.is_alive(), turns).0);
+        assert!(!desk.is_alive().await, "it hangs");
+        drop(events);
+        assert!(!desk.is_alive().await, "it is gone");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::accept::{self, Assignment, Bound, CrowdLimits, Hooks, Live, Shared};
 use crate::clock::Clock;
@@ -228,11 +228,11 @@ impl Intake {
             let shared = self.shared.clone();
             let configured = listener.address;
             info!(address = %bound, tls = ?listener.tls, auth = ?listener.auth, "listening");
-            self.lifecycle.spawn(async move {
+            let name = format!("the listener on {configured}");
+            self.lifecycle.spawn_vital(name, async move {
                 let bound = Bound { socket, configured };
-                if let Err(error) = accept::serve(bound, shared, stopping).await {
-                    error!(%configured, %error, "a listener ended");
-                }
+                let served = accept::serve(bound, shared, stopping).await;
+                served.map_err(|error| format!("ended: {error}"))
             });
             self.running.insert(configured, Running { bound, stop });
         }
@@ -257,6 +257,11 @@ impl Intake {
     /// The control socket, if systemd handed one over.
     pub fn take_control(&mut self) -> Option<UnixListener> {
         self.inherited.control.take()
+    }
+
+    /// The tasks of the listeners.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
     }
 
     /// The addresses that are really bound, in the order of `[[listen]]`.

@@ -31,6 +31,8 @@ pub struct Lifecycle {
     phase: watch::Sender<Phase>,
     tasks: TaskTracker,
     draining: CancellationToken,
+    /// The first task that ended although nobody asked it to, and how.
+    failure: watch::Sender<Option<String>>,
 }
 
 impl Default for Lifecycle {
@@ -39,6 +41,29 @@ impl Default for Lifecycle {
             phase: watch::Sender::new(Phase::Running),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
+            failure: watch::Sender::new(None),
+        }
+    }
+}
+
+/// Tells that a task which the program cannot do without is gone; a panic drops it, too.
+struct Vital {
+    name: String,
+    failure: watch::Sender<Option<String>>,
+}
+
+impl Vital {
+    fn fail(&self, how: &str) {
+        let words = format!("{} {how}", self.name);
+        self.failure
+            .send_if_modified(|it| it.is_none() && it.replace(words).is_none());
+    }
+}
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fail("panicked");
         }
     }
 }
@@ -50,6 +75,36 @@ impl Lifecycle {
         F: Future<Output = ()> + Send + 'static,
     {
         self.tasks.spawn(task);
+    }
+
+    /// Starts a task that the program cannot do without and that stopping waits for.
+    ///
+    /// When it panics, or ends otherwise than with `Ok` because it was asked to,
+    /// [`failed`](Self::failed) tells: a daemon that lost a part must not look alive.
+    pub fn spawn_vital<F>(&self, name: impl Into<String>, task: F)
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let vital = Vital {
+            name: name.into(),
+            failure: self.failure.clone(),
+        };
+        self.tasks.spawn(async move {
+            // Owned by the task, so that it is dropped with whatever the task dies of.
+            let vital = vital;
+            if let Err(how) = task.await {
+                vital.fail(&how);
+            }
+        });
+    }
+
+    /// Resolves when a vital task ended unasked; which, and how.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        // The sender lives in self: the channel cannot close while we wait.
+        let words = failure.wait_for(Option::is_some).await;
+        let words = words.ok().and_then(|it| it.clone());
+        words.unwrap_or_default()
     }
 
     /// What to watch to learn that it is time to stop.
@@ -97,6 +152,16 @@ impl Lifecycle {
     }
 }
 
+/// Resolves when a vital task of any of these ended unasked; which, and how.
+pub async fn any_failed(all: &[Lifecycle; 3]) -> String {
+    let [one, two, three] = all;
+    tokio::select! {
+        words = one.failed() => words,
+        words = two.failed() => words,
+        words = three.failed() => words,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +177,19 @@ mod tests {
         let phase = stubborn.clone();
         stubborn.spawn(async move { phase.reached(Phase::Stopped).await });
         assert!(!stubborn.stop(Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vital_task_that_ends_unasked_is_told_of_and_one_that_was_asked_is_not() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.spawn_vital("the asked one", async { Ok(()) });
+        let waits = tokio::time::timeout(Duration::from_secs(60), lifecycle.failed());
+        assert!(waits.await.is_err());
+        lifecycle.spawn_vital("the delivery task", async { panic!("a mistake of ours") });
+        assert_eq!(lifecycle.failed().await, "the delivery task panicked");
+
+        let lifecycle = Lifecycle::default();
+        lifecycle.spawn_vital("a listener", async { Err("ended: no socket".into()) });
+        assert_eq!(lifecycle.failed().await, "a listener ended: no socket");
     }
 }

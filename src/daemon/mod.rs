@@ -172,6 +172,9 @@ pub enum Ended {
     CutOff,
     /// A sync failed: what the disk holds is no longer known.
     DiskFailed,
+    /// A part of it ended unasked: the rest was stopped, so that a service manager
+    /// starts all of it again.
+    PartFailed,
 }
 
 /// The whole of `penstockd` after its arguments.
@@ -209,7 +212,7 @@ pub fn main(config: &Path) -> ExitCode {
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(Ended::InGoodOrder | Ended::CutOff) => ExitCode::SUCCESS,
-        Ok(Ended::DiskFailed) => ExitCode::from(1),
+        Ok(Ended::DiskFailed | Ended::PartFailed) => ExitCode::from(1),
         Err(error) => failed(&error),
     }
 }
@@ -286,7 +289,14 @@ impl Daemon {
             facts.clone(),
             &recovered,
         );
-        deliveries.spawn(delivery.run());
+        let phase = deliveries.clone();
+        deliveries.spawn_vital("the delivery task", async move {
+            delivery.run().await;
+            match phase.is_stopping() {
+                true => Ok(()),
+                false => Err("ended".to_owned()),
+            }
+        });
 
         let (hints, accepted) = Hints::new();
         let looking = Lifecycle::default();
@@ -340,14 +350,20 @@ impl Daemon {
         if let Some(address) = &answers.live.borrow().config.http.admin {
             let pages = pages(address).await?;
             let (requests, stopping) = (requests.clone(), stopping.clone());
-            controls.spawn(async move {
-                if let Err(error) = http::serve(pages, requests, stopping).await {
-                    error!(%error, "the pages for administrators are not served any more");
-                }
+            controls.spawn_vital("the server of http.admin", async move {
+                let served = http::serve(pages, requests, stopping).await;
+                served.map_err(|error| format!("ended: {error}"))
             });
         }
-        controls.spawn(control::server::serve(bound, requests, stopping));
-        controls.spawn(answers::serve(answers, asked, controls.clone()));
+        controls.spawn_vital("the server of the control socket", async move {
+            control::server::serve(bound, requests, stopping).await;
+            Ok(())
+        });
+        let answering = answers::serve(answers, asked, controls.clone());
+        controls.spawn_vital("the task that answers requests", async move {
+            answering.await;
+            Ok(())
+        });
 
         info!(version = crate::VERSION_AND_COMMIT, spool = %spool.path().display(), control = %control.display(), "penstockd is ready");
         Ok(Self {
@@ -412,6 +428,12 @@ impl Daemon {
         let mut stop = std::pin::pin!(stop);
         let spool = self.spool.clone();
         let mut fatal = std::pin::pin!(spool.fatal());
+        let halves = [
+            self.intake.lifecycle().clone(),
+            self.deliveries.clone(),
+            self.controls.clone(),
+        ];
+        let mut failed = std::pin::pin!(lifecycle::any_failed(&halves));
         loop {
             let barked = async {
                 match watchdog {
@@ -430,6 +452,11 @@ impl Daemon {
                 trouble = &mut fatal => {
                     explain_the_end(&trouble);
                     return Ended::DiskFailed;
+                }
+                which = &mut failed => {
+                    error!("{which}, and nobody asked it to: stopping to be started again");
+                    self.stop().await;
+                    return Ended::PartFailed;
                 }
                 () = barked => {
                     // Whoever answers has a delivery task that turns and a runtime that runs.
@@ -520,3 +547,6 @@ impl From<Config> for Checked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

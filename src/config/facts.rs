@@ -188,7 +188,9 @@ fn listener(listener: &Listener) -> Section {
     };
     section.add("auth", auth);
     section.add_list("allow-from", &listener.allow_from);
-    section.add_list("senders", &listener.senders);
+    if !listener.senders.is_empty() {
+        section.add_list("senders", &listener.senders);
+    }
     let bare_lf = match listener.bare_lf {
         BareLf::Refuse => "refuse",
         BareLf::Repair => "repair",

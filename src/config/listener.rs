@@ -143,6 +143,14 @@ fn check_listener(table: Table, listener: &Listener) {
             "write auth = \"optional\", or delete senders",
         );
     }
+    if table.has("senders") && table.is_empty("senders") {
+        table.wrong(
+            "senders",
+            "is empty, which could mean everybody or nobody",
+            "name the addresses that are taken without a login; delete senders to take all \
+             whose user has no password-hash; write auth = \"required\" to take none",
+        );
+    }
     if listener.is_loopback() {
         return;
     }

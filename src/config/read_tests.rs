@@ -282,6 +282,10 @@ fn open_relays_are_refused() {
             "4 listen.senders: says what",
         ),
         (
+            "\"127.0.0.1:25\"\nsenders = []",
+            "3 listen.senders: is empty, which could mean everybody or nobody",
+        ),
+        (
             "\"localhost:25\"",
             "2 listen.address: \"localhost:25\": is not an address with a port",
         ),

@@ -28,7 +28,7 @@ use super::session::Checked;
 
 /// Argon2 takes tens of megabytes each.
 const CHECKS_AT_ONCE: usize = 2;
-/// More logins than this in wait are told to come again.
+/// More logins than this that wait for their check are told to come again.
 const WAITING_MAXIMUM: usize = 64;
 /// Of one client.
 const WAITING_OF_ONE_MAXIMUM: u32 = 8;
@@ -90,13 +90,15 @@ impl Gate {
         {
             return Checked::Right(login_name(user));
         }
-        let Ok(_place) = self.places.try_acquire() else {
+        let Ok(place) = self.places.try_acquire() else {
             return Checked::Busy;
         };
         let Some(_waiting) = Waiting::enter(self, client) else {
             return Checked::Busy;
         };
         let is_right = self.verify(stored, login.password.clone()).await;
+        // A late answer costs its own client's places, never those of all.
+        drop(place);
         match (user, mac) {
             (Some(user), Some(mac)) if is_right => {
                 self.remember(mac);
@@ -202,7 +204,10 @@ impl<'a> Waiting<'a> {
             clients.retain(|_, it| it.waiting > 0 || now.duration_since(it.last) < RESENTED);
         }
         if clients.len() >= TABLE_MAXIMUM && !clients.contains_key(&client) {
-            return None;
+            // Forgetting the oldest failure is better than locking everybody new out.
+            let idle = clients.iter().filter(|it| it.1.waiting == 0);
+            let oldest = *idle.min_by_key(|it| it.1.last)?.0;
+            clients.remove(&oldest);
         }
         let entry = clients.entry(client).or_insert(Client {
             failures: 0,
@@ -318,6 +323,54 @@ mod tests {
         let answers = guesses.join_all().await;
         let busy = answers.iter().filter(|it| **it == Checked::Busy).count();
         assert_eq!(busy, 20 - WAITING_OF_ONE_MAXIMUM as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_are_punished_take_nobody_elses_place() {
+        let gate = Arc::new(Gate::default());
+        let directory = Arc::new(directory_of(vec![jan("geheim")]));
+        let mut guesses = tokio::task::JoinSet::new();
+        for host in 0..8 {
+            for _ in 0..WAITING_OF_ONE_MAXIMUM {
+                let (gate, directory) = (gate.clone(), directory.clone());
+                let client = IpAddr::from([192, 0, 2, host]);
+                guesses
+                    .spawn(async move { gate.check(&directory, client, &login("x", "y")).await });
+            }
+        }
+        let failures = || gate.clients().values().map(|it| it.failures).sum::<u32>();
+        while failures() < 8 * WAITING_OF_ONE_MAXIMUM {
+            tokio::task::yield_now().await;
+        }
+        // All of them wait for their late answers now.
+        let good = login("jan@example.nl", "geheim");
+        let checked = gate.check(&directory, CLIENT, &good).await;
+        assert!(matches!(checked, Checked::Right(_)), "{checked:?}");
+        let answers = guesses.join_all().await;
+        assert!(answers.iter().all(|it| *it == Checked::Wrong));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_of_failures_forgets_the_oldest_and_locks_nobody_out() {
+        let gate = Gate::default();
+        let directory = directory_of(vec![jan("geheim")]);
+        let host = |it: usize| IpAddr::from(u32::try_from(it).unwrap().to_be_bytes());
+        for number in 0..TABLE_MAXIMUM {
+            let failed = Client {
+                failures: 3,
+                waiting: 0,
+                last: Instant::now(),
+            };
+            gate.clients().insert(host(number), failed);
+            if number == 0 {
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+        }
+        let checked = gate.check(&directory, CLIENT, &login("x", "y")).await;
+        assert_eq!(checked, Checked::Wrong);
+        assert_eq!(gate.clients().len(), TABLE_MAXIMUM);
+        assert!(!gate.clients().contains_key(&host(0)));
+        assert!(gate.clients().contains_key(&host(1)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Served on a Unix socket or a loopback address and nowhere else. What is shown is asked
 //! of the daemon with the requests of the control socket; nothing here knows a queue.
 
+mod bounded;
 mod metrics;
 mod page;
 
@@ -21,6 +22,8 @@ use tokio::time::timeout;
 
 use crate::control::protocol::{Item, LimitsReport, Line, Request, StatusReport};
 use crate::control::{Peer, Responder};
+
+use bounded::Bounded;
 
 /// How long the daemon may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -63,18 +66,19 @@ pub async fn serve(
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .with_state(requests);
+    let connections = stop.clone();
     let stopping = async move {
         // The sender is gone only when the daemon is.
         let _ = stop.wait_for(|it| *it).await;
     };
     match bound {
         Bound::Loopback(listener) => {
-            axum::serve(listener, pages)
+            axum::serve(Bounded::new(listener, connections), pages)
                 .with_graceful_shutdown(stopping)
                 .await
         }
         Bound::Unix(listener, path) => {
-            let served = axum::serve(listener, pages)
+            let served = axum::serve(Bounded::new(listener, connections), pages)
                 .with_graceful_shutdown(stopping)
                 .await;
             std::fs::remove_file(path).ok();

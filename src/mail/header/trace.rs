@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Header;
+use crate::mail::text::steers;
 use crate::mail::{Domain, QueueId};
 
 /// What a client may call itself in a Received field, in characters.
@@ -98,7 +99,7 @@ fn received_field(received: &Received<'_>) -> String {
         IpAddr::V6(address) => format!("[IPv6:{address}]"),
     };
     let mut text = match Domain::parse(received.greeting) {
-        Ok(domain) if received.protocol.utf8 || domain.as_written().is_ascii() => {
+        Ok(domain) if is_shown_as_written(&domain, received.protocol.utf8) => {
             format!("Received: from {domain} ({client})")
         }
         Ok(domain) => format!("Received: from {} ({client})", domain.ascii()),
@@ -123,6 +124,13 @@ fn received_field(received: &Received<'_>) -> String {
     }
     let _ = write!(text, " id {};\r\n\t{}\r\n", received.id, date(received.at));
     text
+}
+
+/// Whether a field may hold a name beyond ASCII, and it is what it looks like: U+200B in
+/// a name is dropped by IDNA and would be seen by nobody.
+fn is_shown_as_written(domain: &Domain, utf8: bool) -> bool {
+    let name = domain.as_written();
+    name.is_ascii() || (utf8 && !name.chars().any(steers))
 }
 
 #[cfg(test)]
@@ -197,6 +205,20 @@ mod tests {
                 utf8,
             };
             assert_eq!(protocol.name(), name);
+        }
+    }
+
+    #[test]
+    fn a_greeting_with_invisible_characters_is_written_as_the_name_that_it_means() {
+        let from = |greeting| {
+            let mut received = received(greeting);
+            received.protocol.utf8 = true;
+            let field = received_field(&received);
+            field.split(' ').nth(2).unwrap().to_owned()
+        };
+        assert_eq!(from("bücher.example"), "bücher.example");
+        for invisible in ["ex\u{200b}ample.nl", "ex\u{2060}ample.nl", "\u{feff}example.nl"] {
+            assert_eq!(from(invisible), "example.nl", "{invisible:?}");
         }
     }
 

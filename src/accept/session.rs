@@ -428,6 +428,10 @@ impl Session {
                 Announced::BrokenOff => bad_sequence("an earlier chunk was refused; RSET first"),
             },
         };
+        if last {
+            // RFC 3030 section 2: LAST ends the transaction, and this one has failed.
+            self.transaction = None;
+        }
         if size > limit.saturating_mul(2).min(SKIPPED_MAXIMUM) {
             return Effect::Close(refusal);
         }

@@ -450,10 +450,7 @@ fn chunks_make_a_message_and_do_not_mix_with_data() {
         |effect: Effect, size| matches!(effect, Effect::SkipChunk { size: it, .. } if it == size);
     assert!(skipped(line(&mut session, "BDAT 10"), 10), "before MAIL");
     expect(&mut session, &[("MAIL FROM:<a@b.c>", "250")]);
-    assert!(
-        skipped(line(&mut session, "BDAT 10 LAST"), 10),
-        "before RCPT"
-    );
+    assert!(skipped(line(&mut session, "BDAT 10"), 10), "before RCPT");
     expect(&mut session, &[("RCPT TO:<d@e.f>", "250")]);
     assert_eq!(
         line(&mut session, "BDAT 600000"),
@@ -476,7 +473,7 @@ fn chunks_make_a_message_and_do_not_mix_with_data() {
     );
     assert!(!session.is_between_chunks());
     assert!(
-        matches!(line(&mut session, "BDAT 1 LAST"), Effect::SkipChunk { reply, .. } if reply.code == 503),
+        matches!(line(&mut session, "BDAT 1"), Effect::SkipChunk { reply, .. } if reply.code == 503),
         "until RSET"
     );
     expect(
@@ -497,6 +494,25 @@ fn chunks_make_a_message_and_do_not_mix_with_data() {
     session.step(Event::Ended(Reply::enhanced(250, 0, 0, "x")));
     assert!(closes(&mut session, "BDAT 18446744073709551615").starts_with("503"));
     assert!(closes(&mut greeted(|_| {}), "BDAT 99999999999999999999999 LAST").starts_with("501"));
+}
+
+#[test]
+fn a_refused_last_chunk_ends_its_transaction() {
+    let begin = [("MAIL FROM:<a@b.c>", "250"), ("RCPT TO:<d@e.f>", "250")];
+    let refused = |session: &mut Session, command| match line(session, command) {
+        Effect::SkipChunk { reply, .. } => reply.code,
+        other => panic!("{command}: {other:?}"),
+    };
+    let mut session = greeted(|_| {});
+    expect(&mut session, &begin[..1]);
+    assert_eq!(refused(&mut session, "BDAT 10 LAST"), 503, "before RCPT");
+    expect(&mut session, &begin);
+    assert_eq!(refused(&mut session, "BDAT 1000001 LAST"), 552, "too large");
+    expect(&mut session, &begin);
+    assert_eq!(refused(&mut session, "BDAT 1000001"), 552);
+    expect(&mut session, &[("MAIL FROM:<a@b.c>", "503")]);
+    assert_eq!(refused(&mut session, "BDAT 1 LAST"), 503, "broken off");
+    expect(&mut session, &begin);
 }
 
 #[test]

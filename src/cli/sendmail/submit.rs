@@ -20,6 +20,9 @@ const REPLY_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// RFC 5321 section 4.5.3.2.6.
 const FINAL_DOT_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
+/// Of a message with more recipients than one transaction takes, in memory.
+const KEPT_MAXIMUM: u64 = 1 << 30;
+
 /// A message's envelope, as the command line said it.
 pub struct Submission {
     /// Who gets reports.
@@ -41,7 +44,8 @@ pub struct Submission {
 /// Submits a message: `beginning`, then what is still unread of `rest`.
 ///
 /// One recipient that is refused refuses the message: the caller hears of one result,
-/// and would send it again to all.
+/// and would send it again to all. More recipients than one transaction takes go in
+/// several (RFC 5321 section 4.5.3.1.10).
 pub fn submit<R: BufRead>(
     server: &Server,
     submission: &Submission,
@@ -67,28 +71,74 @@ pub fn submit<R: BufRead>(
         envid: submission.envid.clone().filter(|_| offered.dsn),
         ..MailCommand::new(submission.reverse_path.clone())
     };
-    expect(&dialogue.say(&mail.to_string())?, "MAIL", UNAVAILABLE)?;
-    for recipient in &submission.recipients {
-        let command = RecipientCommand {
-            notify: if offered.dsn {
-                submission.notify
-            } else {
-                Notify::Unspecified
-            },
-            ..RecipientCommand::new(recipient.clone())
+    let notify = match offered.dsn {
+        true => submission.notify,
+        false => Notify::Unspecified,
+    };
+    let at_once = offered
+        .limits
+        .recipients
+        .map_or(usize::MAX, |it| it.max(1) as usize);
+    let all = submission.recipients.len();
+    let mut left = submission.recipients.as_slice();
+    let mut copy: Option<Vec<u8>> = None;
+    while !left.is_empty() {
+        let mut transaction = || {
+            expect(&dialogue.say(&mail.to_string())?, "MAIL", UNAVAILABLE)?;
+            let taken = dialogue.recipients(&left[..left.len().min(at_once)], notify)?;
+            if taken < left.len() && copy.is_none() {
+                copy = Some(whole(rest, offered.size.flatten())?);
+            }
+            let go_ahead = dialogue.say("DATA")?;
+            if !go_ahead.is_intermediate() {
+                return Err(refusal(&go_ahead, "DATA", UNAVAILABLE));
+            }
+            let ended = match &copy {
+                None => dialogue.content(beginning, |piece| rest.read(piece))?,
+                Some(copy) => {
+                    let mut once = Some(copy);
+                    dialogue.content(beginning, |piece| {
+                        let copy = once.take();
+                        piece.extend(copy.into_iter().flatten());
+                        Ok(copy.is_some())
+                    })?
+                }
+            };
+            expect(&ended, "the message", UNAVAILABLE)?;
+            Ok(taken)
         };
-        let reply = dialogue.say(&command.to_string())?;
-        expect(&reply, &recipient.to_string(), NO_USER)?;
+        let taken = transaction().map_err(|refusal| match all - left.len() {
+            0 => refusal,
+            queued => Refusal::new(
+                refusal.code,
+                format!(
+                    "the first {queued} of {all} recipients are queued, the others are not: {}",
+                    refusal.message
+                ),
+            ),
+        })?;
+        left = &left[taken..];
     }
-    let go_ahead = dialogue.say("DATA")?;
-    if !go_ahead.is_intermediate() {
-        return Err(refusal(&go_ahead, "DATA", UNAVAILABLE));
-    }
-    let ended = dialogue.content(beginning, rest)?;
-    expect(&ended, "the message", UNAVAILABLE)?;
     // It is queued: nothing that happens now changes that.
     dialogue.send(b"QUIT\r\n").ok();
     Ok(())
+}
+
+/// The rest of the message, kept to be sent more than once.
+fn whole<R: BufRead>(rest: &mut Message<R>, limit: Option<u64>) -> Result<Vec<u8>, Refusal> {
+    let limit = limit.map_or(KEPT_MAXIMUM, |it| it.min(KEPT_MAXIMUM));
+    let mut text = Vec::new();
+    while rest.read(&mut text).map_err(unreadable)? {
+        if text.len() as u64 > limit {
+            let words = format!("the message is larger than {limit} octets");
+            return Err(Refusal::new(UNAVAILABLE, words));
+        }
+    }
+    Ok(text)
+}
+
+fn unreadable(error: io::Error) -> Refusal {
+    Refusal::new(IO_ERROR, format!("cannot read the message: {error}"))
 }
 
 fn expect(reply: &Reply, what: &str, code: u8) -> Result<(), Refusal> {
@@ -186,11 +236,29 @@ impl Dialogue {
         }
     }
 
-    /// Sends the message and reads what is said about it.
-    fn content<R: BufRead>(
+    /// Names recipients; how many of them this transaction takes, one at least.
+    fn recipients(&mut self, all: &[ForwardPath], notify: Notify) -> Result<usize, Refusal> {
+        for (taken, recipient) in all.iter().enumerate() {
+            let command = RecipientCommand {
+                notify,
+                ..RecipientCommand::new(recipient.clone())
+            };
+            let reply = self.say(&command.to_string())?;
+            let status = reply.enhanced.map(|it| (it.subject, it.detail));
+            if reply.code == 452 && status == Some((5, 3)) && taken > 0 {
+                return Ok(taken);
+            }
+            expect(&reply, &recipient.to_string(), NO_USER)?;
+        }
+        Ok(all.len())
+    }
+
+    /// Sends the message and reads what is said about it; `next` appends the next piece,
+    /// and says whether there was one.
+    fn content(
         &mut self,
         beginning: &[u8],
-        rest: &mut Message<R>,
+        mut next: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
     ) -> Result<Reply, Refusal> {
         let mut encoder = DataEncoder::new();
         let mut encoded = Vec::new();
@@ -205,10 +273,7 @@ impl Dialogue {
             piece.clear();
             // A message of which a part is missing must not be sent: the connection ends
             // without the dot, and nothing was sent.
-            let more = rest.read(&mut piece).map_err(|error| {
-                Refusal::new(IO_ERROR, format!("cannot read the message: {error}"))
-            })?;
-            if !more {
+            if !next(&mut piece).map_err(unreadable)? {
                 break;
             }
             encoded.clear();
@@ -220,7 +285,11 @@ impl Dialogue {
         if let Err(error) = self.send(encoder.finish()) {
             return self.reply().map_err(|_| broken(error));
         }
-        self.reply()
+        let reply = self.reply()?;
+        self.stream
+            .set_read_timeout(Some(REPLY_PATIENCE))
+            .map_err(broken)?;
+        Ok(reply)
     }
 }
 
@@ -402,6 +471,65 @@ mod tests {
             Refusal::new(NO_USER, "ann@y.nl: 550 5.1.1 no such user")
         );
         assert!(!heard.join().unwrap().contains("DATA"));
+    }
+
+    #[test]
+    fn more_recipients_than_one_transaction_takes_go_in_several() {
+        const ANNOUNCED: &str = "250-x\r\n250 LIMITS RCPTMAX=2\r\n";
+        const OK: &str = "250 ok\r\n";
+        const FULL: &str = "452 4.5.3 too many recipients\r\n";
+        let people = ["a@y.nl", "b@y.nl", "c@y.nl"];
+        let first = "MAIL FROM:<jan@x.nl>\r\nRCPT TO:<a@y.nl>\r\nRCPT TO:<b@y.nl>\r\n";
+        let refused = "RCPT TO:<c@y.nl>\r\n";
+        let text = "DATA\r\nSubject: s\r\n\r\n..dot\r\n.\r\n";
+        let second = "MAIL FROM:<jan@x.nl>\r\nRCPT TO:<c@y.nl>\r\n";
+        let go = "354 go\r\n";
+        let announced = vec!["220 x\r\n", ANNOUNCED, OK, OK, OK, go, OK, OK, OK, go, OK];
+        let met = vec![
+            "220 x\r\n",
+            "250 x\r\n",
+            OK,
+            OK,
+            OK,
+            FULL,
+            go,
+            OK,
+            OK,
+            OK,
+            go,
+            OK,
+        ];
+        for (script, said) in [(announced, ""), (met, refused)] {
+            let (server, heard) = server(script.leak());
+            assert_eq!(sent(&server, &people, ".dot"), Ok(()));
+            assert_eq!(
+                heard.join().unwrap(),
+                format!("EHLO app01.example.nl\r\n{first}{said}{text}{second}{text}QUIT\r\n")
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_transaction_that_is_refused_tells_who_is_queued() {
+        let (server, heard) = server(&[
+            "220 x\r\n",
+            "250-x\r\n250 LIMITS RCPTMAX=1\r\n",
+            "250 ok\r\n",
+            "250 ok\r\n",
+            "354 go\r\n",
+            "250 queued\r\n",
+            "452 4.3.1 disk full\r\n",
+        ]);
+        let refusal = sent(&server, &["a@y.nl", "b@y.nl"], "x").unwrap_err();
+        assert_eq!(refusal.code, TRY_AGAIN);
+        assert!(
+            refusal
+                .message
+                .starts_with("the first 1 of 2 recipients are queued"),
+            "{}",
+            refusal.message
+        );
+        heard.join().unwrap();
     }
 
     #[test]

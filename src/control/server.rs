@@ -74,39 +74,10 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Opens the socket at `path`, mode 0660, for the group `penstock-admin` where it exists.
-    ///
-    /// A socket that a killed daemon left behind is replaced. Needs a tokio runtime.
+    /// Opens the socket at `path`; see [`open`].
     pub fn open(path: &Path) -> Result<Self, ControlError> {
-        make_way(path)?;
-        let failed = |action| {
-            move |source: io::Error| ControlError::Io {
-                action,
-                path: path.into(),
-                source,
-            }
-        };
-        let address = SocketAddrUnix::new(path).map_err(|it| failed("name")(it.into()))?;
-        let socket = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )
-        .map_err(|it| failed("make")(it.into()))?;
-        rustix::net::bind(&socket, &address).map_err(|it| failed("bind")(it.into()))?;
-        // Nobody can connect before `listen`, so nobody slips in before the mode is set.
-        if let Some(group) = peer::group(ADMIN_GROUP)
-            && let Err(source) = std::os::unix::fs::chown(path, None, Some(group))
-        {
-            // Only a member may give a file to a group: SupplementaryGroups= in the unit.
-            warn!(path = %path.display(), %source, "cannot give the control socket to the group {ADMIN_GROUP}");
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
-            .map_err(failed("set the mode of"))?;
-        rustix::net::listen(&socket, 128).map_err(|it| failed("listen on")(it.into()))?;
         Ok(Self {
-            listener: UnixListener::from_std(socket.into()).map_err(failed("watch"))?,
+            listener: open(path)?,
             path: Some(path.into()),
         })
     }
@@ -127,6 +98,40 @@ impl Bound {
             path: None,
         })
     }
+}
+
+/// Opens a socket at `path`, mode 0660, for the group `penstock-admin` where it exists.
+///
+/// A socket that a killed daemon left behind is replaced. Needs a tokio runtime.
+pub fn open(path: &Path) -> Result<UnixListener, ControlError> {
+    make_way(path)?;
+    let failed = |action| {
+        move |source: io::Error| ControlError::Io {
+            action,
+            path: path.into(),
+            source,
+        }
+    };
+    let address = SocketAddrUnix::new(path).map_err(|it| failed("name")(it.into()))?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|it| failed("make")(it.into()))?;
+    rustix::net::bind(&socket, &address).map_err(|it| failed("bind")(it.into()))?;
+    // Nobody can connect before `listen`, so nobody slips in before the mode is set.
+    if let Some(group) = peer::group(ADMIN_GROUP)
+        && let Err(source) = std::os::unix::fs::chown(path, None, Some(group))
+    {
+        // Only a member may give a file to a group: SupplementaryGroups= in the unit.
+        warn!(path = %path.display(), %source, "cannot give the socket to the group {ADMIN_GROUP}");
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        .map_err(failed("set the mode of"))?;
+    rustix::net::listen(&socket, 128).map_err(|it| failed("listen on")(it.into()))?;
+    UnixListener::from_std(socket.into()).map_err(failed("watch"))
 }
 
 /// Removes a socket that nobody listens on.

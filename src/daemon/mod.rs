@@ -512,16 +512,17 @@ fn explain_the_end(trouble: &SpoolError) {
 
 /// Where the pages for administrators are served.
 async fn pages(address: &HttpAddress) -> Result<http::Bound, StartError> {
-    let bound = match address {
-        HttpAddress::Unix(path) => http::Bound::unix(path),
+    match address {
+        HttpAddress::Unix(path) => Ok(http::Bound::unix(path)?),
         HttpAddress::Loopback(address) => {
-            TcpListener::bind(address).await.map(http::Bound::Loopback)
+            let bound = TcpListener::bind(address).await;
+            let bound = bound.map_err(|source| StartError::System {
+                action: "serve http.admin",
+                source,
+            })?;
+            Ok(http::Bound::Loopback(bound))
         }
-    };
-    bound.map_err(|source| StartError::System {
-        action: "serve http.admin",
-        source,
-    })
+    }
 }
 
 /// Tells the service manager, if there is one.

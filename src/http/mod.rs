@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::control::protocol::{Item, LimitsReport, Line, Request, StatusReport};
+use crate::control::server::{self, ControlError};
 use crate::control::{Peer, Responder};
 
 use bounded::Bounded;
@@ -41,16 +42,10 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Opens a Unix socket, in place of one that a killed daemon left behind.
-    pub fn unix(path: &Path) -> io::Result<Self> {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?;
-            }
-            Err(_) => {}
-        }
-        Ok(Self::Unix(UnixListener::bind(path)?, path.to_owned()))
+    /// Opens a Unix socket, in place of one that a killed daemon left behind, for the same
+    /// people as the control socket.
+    pub fn unix(path: &Path) -> Result<Self, ControlError> {
+        Ok(Self::Unix(server::open(path)?, path.to_owned()))
     }
 }
 

@@ -40,6 +40,11 @@ impl Responder {
         self.lines.send(Line::Item(item)).await.map_err(|_| Gone)
     }
 
+    /// Resolves when nobody reads the answer any more.
+    pub async fn gone(&self) {
+        self.lines.closed().await;
+    }
+
     /// The answer is complete.
     pub async fn done(self) {
         // Nobody reads it any more? Then nobody misses it.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -35,6 +36,8 @@ const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
 const READER_PATIENCE: Duration = Duration::from_secs(300);
 /// For running answers to end after `stop`.
 const STOPPING_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a client whose answer pauses is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Lines that are written together.
 const LINES_TOGETHER: usize = 128;
 
@@ -256,7 +259,15 @@ async fn converse(
         return last_line(&mut stream, failure).await;
     }
     let mut page = Vec::with_capacity(LINES_TOGETHER);
-    while lines.recv_many(&mut page, LINES_TOGETHER).await > 0 {
+    loop {
+        let more = lines.recv_many(&mut page, LINES_TOGETHER);
+        match timeout(LOOK_AGAIN, more).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            // An answer may pause for an hour: nobody keeps a place by having left.
+            Err(_) if is_gone(&stream) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => continue,
+        }
         text.clear();
         let ended = page.iter().any(|line| !matches!(line, Line::Item(_)));
         for line in page.drain(..) {
@@ -272,6 +283,12 @@ async fn converse(
         "penstockd ended its answer early; see its log",
     );
     last_line(&mut stream, failure).await
+}
+
+/// Whether the client has closed its socket; one that only stopped writing has not.
+fn is_gone(stream: &UnixStream) -> bool {
+    // Nothing is sent, but the kernel says whether it could be.
+    rustix::net::send(stream, &[], rustix::net::SendFlags::NOSIGNAL) == Err(Errno::PIPE)
 }
 
 /// Reads the one request of a connection.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::accept::{Live, Shared};
@@ -93,8 +94,9 @@ pub async fn serve(
 ) {
     while let Some((request, responder)) = requests.recv().await {
         let answers = answers.clone();
+        let stopping = lifecycle.draining();
         lifecycle.spawn(async move {
-            match answers.answer(request, &responder).await {
+            match answers.answer(request, &responder, &stopping).await {
                 Ok(()) => responder.done().await,
                 Err(Trouble::Gone(_)) => {}
                 Err(Trouble::Failure(kind, words)) => responder.fail(kind, words).await,
@@ -123,7 +125,12 @@ fn bad_request(words: impl Into<String>) -> Trouble {
 }
 
 impl Answers {
-    async fn answer(&self, request: Request, to: &Responder) -> Result<(), Trouble> {
+    async fn answer(
+        &self,
+        request: Request,
+        to: &Responder,
+        stopping: &CancellationToken,
+    ) -> Result<(), Trouble> {
         match request {
             Request::Status {} => {
                 let report = status::report(self).await?;
@@ -161,7 +168,7 @@ impl Answers {
                 let report = status::metrics(self).await?;
                 to.item(Item::Metrics(Box::new(report))).await?;
             }
-            Request::Top { interval_seconds } => self.top(interval_seconds, to).await?,
+            Request::Top { interval_seconds } => self.top(interval_seconds, to, stopping).await?,
             Request::RelayTest { relay } => self.relay_test(&relay, to).await?,
             Request::RelayVerify { relay } => self.relay_verify(&relay, to).await?,
             Request::RelayConfirm { token, dry_run } => {
@@ -201,7 +208,12 @@ impl Answers {
         Ok(())
     }
 
-    async fn top(&self, interval_seconds: u64, to: &Responder) -> Result<(), Trouble> {
+    async fn top(
+        &self,
+        interval_seconds: u64,
+        to: &Responder,
+        stopping: &CancellationToken,
+    ) -> Result<(), Trouble> {
         let interval = Duration::from_secs(interval_seconds.clamp(1, 3600));
         loop {
             let report = status::report(self).await?;
@@ -214,7 +226,11 @@ impl Answers {
                 limits: self.desk.limits(None).await?,
             };
             to.item(Item::Top(Box::new(snapshot))).await?;
-            tokio::time::sleep(interval).await;
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = to.gone() => return Err(Gone.into()),
+                () = stopping.cancelled() => return Err(Stopping.into()),
+            }
         }
     }
 

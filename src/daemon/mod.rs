@@ -289,15 +289,6 @@ impl Daemon {
             facts.clone(),
             &recovered,
         );
-        let phase = deliveries.clone();
-        deliveries.spawn_vital("the delivery task", async move {
-            delivery.run().await;
-            match phase.is_stopping() {
-                true => Ok(()),
-                false => Err("ended".to_owned()),
-            }
-        });
-
         let (hints, accepted) = Hints::new();
         let looking = Lifecycle::default();
         let hinting = Hinting {
@@ -310,8 +301,6 @@ impl Daemon {
             clock: clock.clone(),
             lifecycle: looking.clone(),
         };
-        looking.spawn(hinting.run());
-
         let shared = intake::shared(
             &seen,
             &spool,
@@ -325,7 +314,7 @@ impl Daemon {
         )
         .await;
         let mut intake = Intake::new(shared.clone(), inherited);
-        intake.listen(&seen.borrow().config.listen)?;
+        let listeners = intake.prepare(&seen.borrow().config.listen)?;
         intake.refuse_unknown()?;
 
         let (reloader, reloads) = reload::channel();
@@ -344,11 +333,28 @@ impl Daemon {
             Some(socket) => control::server::Bound::adopt(socket.into())?,
             None => control::server::Bound::open(&control)?,
         };
+        let configured = answers.live.borrow().config.clone();
+        let pages = match &configured.http.admin {
+            Some(address) => Some(pages(address).await?),
+            None => None,
+        };
+
+        // Whatever the system could refuse is ours now. Only from here on does anything
+        // run: a start that fails must not cut transactions off, every two seconds.
+        let phase = deliveries.clone();
+        deliveries.spawn_vital("the delivery task", async move {
+            delivery.run().await;
+            match phase.is_stopping() {
+                true => Ok(()),
+                false => Err("ended".to_owned()),
+            }
+        });
+        looking.spawn(hinting.run());
+        intake.change(&configured.listen, listeners)?;
         let controls = Lifecycle::default();
         let (requests, asked) = mpsc::channel(16);
         let (stop_control, stopping) = watch::channel(false);
-        if let Some(address) = &answers.live.borrow().config.http.admin {
-            let pages = pages(address).await?;
+        if let Some(pages) = pages {
             let (requests, stopping) = (requests.clone(), stopping.clone());
             controls.spawn_vital("the server of http.admin", async move {
                 let served = http::serve(pages, requests, stopping).await;

@@ -1,7 +1,8 @@
 //! The intake half as the daemon runs it: its listeners, and what it asks of others.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as TcpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +26,7 @@ use super::StartError;
 use super::desk::Desk;
 use super::hinting::{self, Coming, Hints};
 use super::lifecycle::Lifecycle;
-use super::sockets::{Inherited, SocketError};
+use super::sockets::{self, Inherited, SocketError};
 use super::status::Facts;
 
 /// What connections need of a configuration; reads the certificate files.
@@ -170,10 +171,19 @@ pub struct Intake {
 struct Running {
     bound: SocketAddr,
     stop: watch::Sender<bool>,
+    socket: Held,
+}
+
+/// Who closes a listening socket.
+enum Held {
+    /// We do; a second descriptor of it.
+    Ours(OwnedFd),
+    /// systemd, which keeps it open whatever we do.
+    Inherited,
 }
 
 /// Listeners that are bound and do not serve yet.
-pub struct Ready(Vec<(Listener, std::net::TcpListener)>);
+pub struct Ready(Vec<(Listener, TcpSocket, Held)>);
 
 impl Intake {
     /// No listener yet.
@@ -194,30 +204,62 @@ impl Intake {
             if self.running.contains_key(&listener.address) {
                 continue;
             }
-            let socket = self.inherited.take_or_bind(listener.address)?;
             let failed = |source| SocketError::Bind {
                 address: listener.address,
                 source,
             };
+            let (socket, held) = match self.inherited.take(listener.address) {
+                Some(socket) => (socket, Held::Inherited),
+                None => {
+                    let socket = self.bind(listener.address, wanted)?;
+                    let second = socket.try_clone().map_err(failed)?;
+                    (socket, Held::Ours(second.into()))
+                }
+            };
             let bound = socket.local_addr().map_err(failed)?;
             accept::guard::check(bound, listener).map_err(accept::ServeError::from)?;
             socket.set_nonblocking(true).map_err(failed)?;
-            ready.push((listener.clone(), socket));
+            ready.push((listener.clone(), socket, held));
         }
         Ok(Ready(ready))
+    }
+
+    /// Binds an address, also where a listener of ours that is no longer wanted has it.
+    fn bind(&self, address: SocketAddr, wanted: &[Listener]) -> Result<TcpSocket, SocketError> {
+        let in_use = match sockets::bind(address) {
+            Err(error) if error.is_in_use() => error,
+            other => return other,
+        };
+        let mut leaving = self.running.iter().filter_map(|(configured, running)| {
+            let goes = !wanted.iter().any(|it| it.address == *configured);
+            match &running.socket {
+                Held::Ours(socket) if goes && running.bound.port() == address.port() => {
+                    Some(socket)
+                }
+                _ => None,
+            }
+        });
+        leaving
+            .find_map(|it| sockets::bind_over(it, address).ok())
+            .ok_or(in_use)
     }
 
     /// Has the prepared listeners serve, and closes those that are not wanted any more.
     pub fn change(&mut self, wanted: &[Listener], ready: Ready) -> Result<(), StartError> {
         self.running.retain(|address, running| {
-            let keep = wanted.iter().any(|it| it.address == *address);
-            if !keep {
-                info!(%address, "listener closed");
-                running.stop.send_replace(true);
+            if wanted.iter().any(|it| it.address == *address) {
+                return true;
             }
-            keep
+            if matches!(running.socket, Held::Inherited) {
+                // Not served, its clients would hang in a queue that nobody reads.
+                warn!(%address, "no [[listen]] has this address any more: clients there are told so; remove it from penstock.socket");
+                return true;
+            }
+            info!(%address, "listener closed");
+            running.stop.send_replace(true);
+            false
         });
-        for (listener, socket) in ready.0 {
+        for (listener, socket, held) in ready.0 {
             let failed = |source| SocketError::Bind {
                 address: listener.address,
                 source,
@@ -234,16 +276,15 @@ impl Intake {
                 let served = accept::serve(bound, shared, stopping).await;
                 served.map_err(|error| format!("ended: {error}"))
             });
-            self.running.insert(configured, Running { bound, stop });
+            let running = Running {
+                bound,
+                stop,
+                socket: held,
+            };
+            self.running.insert(configured, running);
         }
         self.order = wanted.iter().map(|it| it.address).collect();
         Ok(())
-    }
-
-    /// Binds and serves.
-    pub fn listen(&mut self, wanted: &[Listener]) -> Result<(), StartError> {
-        let ready = self.prepare(wanted)?;
-        self.change(wanted, ready)
     }
 
     /// Refuses sockets from systemd that no listener took.
@@ -275,7 +316,8 @@ impl Intake {
 
     /// Closes all listeners and waits for their clients; whether all ended by themselves.
     pub async fn stop(&mut self, patience: Duration) -> bool {
-        for running in self.running.values() {
+        // Dropped with it: our second descriptors, or the ports would stay open.
+        for running in std::mem::take(&mut self.running).into_values() {
             running.stop.send_replace(true);
         }
         self.lifecycle.stop(patience).await

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
+use rustix::net::sockopt;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 1024;
@@ -50,10 +52,17 @@ pub enum SocketError {
     },
 }
 
+impl SocketError {
+    /// Whether the address is taken.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program listens there: stop it, or choose another port in [[listen]]"
+            "; another program or another [[listen]] has that port: stop it, or choose another port"
         }
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need penstock.socket, or AmbientCapabilities=CAP_NET_BIND_SERVICE in penstock.service"
@@ -85,12 +94,10 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// The inherited socket with this address, else one that we bind.
-    pub fn take_or_bind(&mut self, address: SocketAddr) -> Result<TcpListener, SocketError> {
-        match self.tcp.iter().position(|(bound, _)| *bound == address) {
-            Some(place) => Ok(self.tcp.swap_remove(place).1),
-            None => bind(address).map_err(|source| SocketError::Bind { address, source }),
-        }
+    /// The inherited socket with this address, if there is one.
+    pub fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let place = self.tcp.iter().position(|(bound, _)| *bound == address)?;
+        Some(self.tcp.swap_remove(place).1)
     }
 
     /// Refuses what is left: a socket that nobody configured could be an open relay.
@@ -102,9 +109,31 @@ impl Inherited {
     }
 }
 
+/// Binds an address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, SocketError> {
+    listening(address, false).map_err(|source| SocketError::Bind { address, source })
+}
+
+/// Binds an address although `leaving`, a listening socket of ours with the same port,
+/// covers it and is about to be closed.
+///
+/// Both hold the port for a moment, so that no client finds it closed, and that the old
+/// one is untouched when the new one cannot be had.
+pub fn bind_over(leaving: &impl AsFd, address: SocketAddr) -> Result<TcpListener, SocketError> {
+    let bound = sockopt::set_socket_reuseport(leaving, true)
+        .map_err(io::Error::from)
+        .and_then(|()| listening(address, true));
+    // Nobody else may join either of them; what the system says of that changes nothing.
+    sockopt::set_socket_reuseport(leaving, false).ok();
+    if let Ok(bound) = &bound {
+        sockopt::set_socket_reuseport(bound, false).ok();
+    }
+    bound.map_err(|source| SocketError::Bind { address, source })
+}
+
 /// A listening socket; `[::]` takes IPv6 only, so that it can stand beside `0.0.0.0`.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+fn listening(address: SocketAddr, shares: bool) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -112,6 +141,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shares)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
@@ -132,14 +162,8 @@ mod tests {
             tcp: vec![(address, bound)],
             control: None,
         };
-        assert_eq!(
-            inherited
-                .take_or_bind(address)
-                .unwrap()
-                .local_addr()
-                .unwrap(),
-            address
-        );
+        let taken = inherited.take(address).unwrap();
+        assert_eq!(taken.local_addr().unwrap(), address);
         inherited.finish().unwrap();
     }
 
@@ -161,10 +185,25 @@ mod tests {
     fn a_port_in_use_is_named_with_its_remedy() {
         let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = bound.local_addr().unwrap();
-        let error = Inherited::default()
-            .take_or_bind(address)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("another program listens there"), "{error}");
+        let error = bind(address).unwrap_err().to_string();
+        assert!(error.contains("another program"), "{error}");
+    }
+
+    #[test]
+    fn an_address_is_bound_over_a_wider_or_narrower_one_and_nobody_else_may_join() {
+        let port = |it: &TcpListener| it.local_addr().unwrap().port();
+        let wide = bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let narrow = SocketAddr::from(([127, 0, 0, 1], port(&wide)));
+        let second = bind_over(&wide, narrow).unwrap();
+        assert!(bind_over(&wide, narrow).is_err(), "taken twice");
+        drop(wide);
+        std::net::TcpStream::connect(narrow).unwrap();
+        second.accept().unwrap();
+        let wide = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
+        let third = bind_over(&second, wide).unwrap();
+        drop(second);
+        std::net::TcpStream::connect(narrow).unwrap();
+        third.accept().unwrap();
+        assert!(listening(narrow, true).is_err(), "nobody may join");
     }
 }

@@ -1,9 +1,14 @@
 //! The daemon as a whole: parts that fail, and what a start that fails leaves behind.
 
+use std::net::SocketAddr;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
 use super::*;
 
-/// A setup over files in this folder.
-fn setup(folder: &Path, config: &str) -> Setup {
+/// Writes the files into this folder.
+fn configure(folder: &Path, config: &str) {
     use std::os::unix::fs::PermissionsExt;
     let path = folder.join("penstock.toml");
     let state = folder.join("state");
@@ -15,6 +20,12 @@ fn setup(folder: &Path, config: &str) -> Setup {
         std::fs::write(path, text).unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
+}
+
+/// A setup over files in this folder.
+fn setup(folder: &Path, config: &str) -> Setup {
+    configure(folder, config);
+    let path = folder.join("penstock.toml");
     let checked = crate::config::load(&path).unwrap_or_else(|error| panic!("{error}"));
     let mut setup = Setup::new(checked, Some(path)).unwrap();
     setup.control = folder.join("control.sock");
@@ -32,4 +43,96 @@ async fn a_daemon_that_lost_a_part_ends_with_an_error() {
     lost.spawn_vital("a part", async { panic!("a mistake of ours") });
     let ended = daemon.run_until(std::future::pending()).await;
     assert_eq!(ended, Ended::PartFailed);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_nothing_running() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = format!("{LISTENER}[http]\nadmin = \"{address}\"\n");
+    let setup = setup(folder.path(), &config);
+    let options = setup.spool.clone();
+    let started = Daemon::start(setup).await;
+    assert!(matches!(started, Err(StartError::System { .. })));
+    // A delivery task that had begun would keep the spool.
+    while Spool::open(options.clone(), Clock::system()).is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_socket_of_the_pages_is_for_those_of_the_control_socket() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("http.sock");
+    let config = format!("[http]\nadmin = \"unix:{}\"\n", socket.display());
+    let setup = setup(folder.path(), &format!("{LISTENER}{config}"));
+    let daemon = Daemon::start(setup).await.unwrap();
+    let facts = std::fs::metadata(&socket).unwrap();
+    assert_eq!(facts.permissions().mode() & 0o777, 0o660);
+    let control = std::fs::metadata(daemon.control()).unwrap();
+    assert_eq!(facts.gid(), control.gid());
+    daemon.stop().await;
+    assert!(!socket.exists());
+}
+
+/// The first three characters that a client is told.
+async fn greeting(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut code = [0; 3];
+    stream.read_exact(&mut code).await.unwrap();
+    String::from_utf8_lossy(&code).into_owned()
+}
+
+#[tokio::test]
+async fn a_reload_narrows_and_widens_a_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let listeners = |addresses: &[SocketAddr]| -> String {
+        let one = |it| format!("[[listen]]\naddress = \"{it}\"\nallow-from = [\"127.0.0.0/8\"]\n");
+        addresses.iter().map(one).collect()
+    };
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let setup = setup(folder.path(), &listeners(&[any]));
+    let mut daemon = Daemon::start(setup).await.unwrap();
+    let port = daemon.addresses()[0].port();
+    let narrow = SocketAddr::from(([127, 0, 0, 1], port));
+    let wide = SocketAddr::from(([0, 0, 0, 0], port));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+
+    for wanted in [narrow, wide] {
+        // What fails leaves the old listener as it was.
+        let impossible = [wanted, taken.local_addr().unwrap()];
+        configure(folder.path(), &listeners(&impossible));
+        daemon.reload().await.unwrap_err();
+        assert_eq!(greeting(narrow).await, "220");
+
+        configure(folder.path(), &listeners(&[wanted]));
+        daemon.reload().await.unwrap();
+        assert_eq!(daemon.addresses(), [wanted]);
+        assert_eq!(greeting(narrow).await, "220");
+    }
+    assert_eq!(daemon.stop().await, Ended::InGoodOrder);
+    assert!(
+        TcpStream::connect(narrow).await.is_err(),
+        "the port is free"
+    );
+}
+
+#[tokio::test]
+async fn a_socket_from_systemd_that_a_reload_removes_answers_and_can_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let both = format!("{LISTENER}[[listen]]\naddress = \"{address}\"\n");
+    let mut setup = setup(folder.path(), &both);
+    // systemd has one, too.
+    setup.inherited.tcp = vec![(address, socket.try_clone().unwrap())];
+    let mut daemon = Daemon::start(setup).await.unwrap();
+    for (config, code) in [(LISTENER, "421"), (both.as_str(), "220")] {
+        configure(folder.path(), config);
+        daemon.reload().await.unwrap();
+        assert_eq!(greeting(address).await, code);
+    }
+    assert_eq!(daemon.stop().await, Ended::InGoodOrder);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 /// How far stopping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +56,7 @@ struct Vital {
 impl Vital {
     fn fail(&self, how: &str) {
         let words = format!("{} {how}", self.name);
+        error!("{words}, and nobody asked it to");
         self.failure
             .send_if_modified(|it| it.is_none() && it.replace(words).is_none());
     }

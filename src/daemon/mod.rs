@@ -349,7 +349,11 @@ impl Daemon {
                 false => Err("ended".to_owned()),
             }
         });
-        looking.spawn(hinting.run());
+        // Mail flows without hints: the end of this one is told and nothing more.
+        looking.spawn_vital("the task that looks for hints", async move {
+            hinting.run().await;
+            Ok(())
+        });
         intake.change(&configured.listen, listeners)?;
         let controls = Lifecycle::default();
         let (requests, asked) = mpsc::channel(16);
@@ -460,7 +464,7 @@ impl Daemon {
                     return Ended::DiskFailed;
                 }
                 which = &mut failed => {
-                    error!("{which}, and nobody asked it to: stopping to be started again");
+                    error!("stopping, to be started again: {which}");
                     self.stop().await;
                     return Ended::PartFailed;
                 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::*;
@@ -56,9 +56,42 @@ async fn a_start_that_fails_leaves_nothing_running() {
     let started = Daemon::start(setup).await;
     assert!(matches!(started, Err(StartError::System { .. })));
     // A delivery task that had begun would keep the spool.
-    while Spool::open(options.clone(), Clock::system()).is_err() {
+    for _ in 0..3_000 {
+        if Spool::open(options.clone(), Clock::system()).is_ok() {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    panic!("something still has the spool");
+}
+
+#[tokio::test]
+async fn an_answer_that_pauses_for_an_hour_does_not_hold_up_the_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(setup(folder.path(), LISTENER)).await.unwrap();
+    let top = control::protocol::Request::Top {
+        interval_seconds: 3_600,
+    };
+    let request = serde_json::to_string(&top).unwrap() + "\n";
+    let mut client = tokio::net::UnixStream::connect(daemon.control())
+        .await
+        .unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(client).lines();
+    for _greeting_and_picture in 0..2 {
+        lines.next_line().await.unwrap().unwrap();
+    }
+    daemon.stop_control.send_replace(true);
+    assert!(daemon.controls.stop(Duration::from_secs(60)).await);
+    assert!(
+        lines
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap()
+            .contains("stopping")
+    );
+    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -275,3 +275,14 @@ fn a_token_is_never_logged_and_a_preview_is_not_a_change() {
     change.dry_run = false;
     assert!(request.is_logged());
 }
+
+#[tokio::test]
+async fn a_client_that_left_is_told_from_one_that_only_stopped_writing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let theirs = theirs.into_std().unwrap();
+    assert!(!is_gone(&ours));
+    theirs.shutdown(Shutdown::Write).unwrap();
+    assert!(!is_gone(&ours));
+    drop(theirs);
+    assert!(is_gone(&ours));
+}

@@ -227,12 +227,6 @@ pub enum ServeError {
     /// It would be an open relay.
     #[error(transparent)]
     OpenRelay(#[from] OpenRelay),
-    /// No `[[listen]]` has its address.
-    #[error("no [[listen]] has the address {configured}")]
-    NotConfigured {
-        /// The address.
-        configured: SocketAddr,
-    },
     /// The socket does not tell where it is bound.
     #[error("cannot ask a listener for its address")]
     Address(#[source] io::Error),
@@ -250,9 +244,10 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = bound.socket.local_addr().map_err(ServeError::Address)?;
     let configured = bound.configured;
-    let listener = listener_of(&shared.live.borrow().config, configured)
-        .ok_or(ServeError::NotConfigured { configured })?;
-    guard::check(address, &listener)?;
+    // One that a reload has removed meanwhile turns its clients away, one by one.
+    if let Some(listener) = listener_of(&shared.live.borrow().config, configured) {
+        guard::check(address, &listener)?;
+    }
     let place = connection::Place {
         bound: address,
         configured,

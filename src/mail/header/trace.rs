@@ -217,7 +217,11 @@ mod tests {
             field.split(' ').nth(2).unwrap().to_owned()
         };
         assert_eq!(from("bücher.example"), "bücher.example");
-        for invisible in ["ex\u{200b}ample.nl", "ex\u{2060}ample.nl", "\u{feff}example.nl"] {
+        for invisible in [
+            "ex\u{200b}ample.nl",
+            "ex\u{2060}ample.nl",
+            "\u{feff}example.nl",
+        ] {
             assert_eq!(from(invisible), "example.nl", "{invisible:?}");
         }
     }

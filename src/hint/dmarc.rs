@@ -104,10 +104,10 @@ fn missing(pair: &Pair) -> Finding {
         severity,
         subject: from.to_string(),
         found: format!("{from} has no DMARC record: {why}"),
-        evidence: vec![format!(
-            "_dmarc.{}, _dmarc.{organisation} TXT: none",
-            from.ascii()
-        )],
+        evidence: vec![match organisation == from.ascii() {
+            true => format!("_dmarc.{organisation} TXT: none"),
+            false => format!("_dmarc.{}, _dmarc.{organisation} TXT: none", from.ascii()),
+        }],
         remedy: "Publish one that only asks for reports, and tighten it when they are clean:"
             .to_owned(),
         record: Some(proposal(&format!("_dmarc.{organisation}"), from)),
@@ -174,7 +174,7 @@ fn alignment(
         percent => format!(", {percent}% of it"),
     };
     let found = format!(
-        "DMARC: for mail from {from} by {relay} SPF cannot vouch, because {why}; unless the \
+        "DMARC: for mail from {from} by relay {relay}, SPF cannot vouch, because {why}; unless the \
          relay signs with DKIM for {from}, it {consequence}{share}"
     );
     evidence.push(pair.sender_words());

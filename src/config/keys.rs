@@ -92,11 +92,7 @@ pub const USER_KEYS: &[&str] = &[
 /// the one value that is refused where the others are built.
 ///
 /// Delete the line when the feature is built.
-pub const NOT_BUILT: &[(&str, Option<&str>)] = &[
-    ("http.confirm", None),
-    ("http.base-url", None),
-    ("relays.*.auth", Some("xoauth2")),
-];
+pub const NOT_BUILT: &[(&str, Option<&str>)] = &[("relays.*.auth", Some("xoauth2"))];
 
 /// What a key is matched with.
 pub(super) struct Known {

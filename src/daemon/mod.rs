@@ -16,6 +16,7 @@ mod intake;
 mod lifecycle;
 pub mod log;
 mod own_mail;
+mod pages;
 mod picture;
 mod relay_test;
 mod reload;
@@ -30,17 +31,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::accept::{self, CrowdLimits, Live};
 use crate::clock::Clock;
-use crate::config::{Checked, Config, ConfigError, HttpAddress, MinFree};
+use crate::config::{Checked, Config, ConfigError, MinFree};
 use crate::control;
 use crate::dns::{Dns, SystemResolver};
-use crate::http;
 use crate::outcome::Rules;
 use crate::relay::Pool;
 use crate::spool::{Reserve, Spool, SpoolError, SpoolOptions};
@@ -53,6 +52,7 @@ use desk::Desk;
 use hinting::{Hinting, Hints};
 use intake::Intake;
 use lifecycle::Lifecycle;
+use pages::Pages;
 use reload::{Reloader, Requests};
 use sockets::{Inherited, SocketError};
 use status::Facts;
@@ -224,6 +224,7 @@ pub struct Daemon {
     looking: Lifecycle,
     deliveries: Lifecycle,
     controls: Lifecycle,
+    pages: Pages,
     stop_control: watch::Sender<bool>,
     reloads: Requests,
     reloader: Reloader,
@@ -334,10 +335,10 @@ impl Daemon {
             None => control::server::Bound::open(&control)?,
         };
         let configured = answers.live.borrow().config.clone();
-        let pages = match &configured.http.admin {
-            Some(address) => Some(pages(address).await?),
-            None => None,
-        };
+        let controls = Lifecycle::default();
+        let (requests, asked) = mpsc::channel(16);
+        let mut pages = Pages::new(requests.clone(), controls.clone());
+        let ready = pages.prepare(&configured.http).await?;
 
         // Whatever the system could refuse is ours now. Only from here on does anything
         // run: a start that fails must not cut transactions off, every two seconds.
@@ -355,16 +356,8 @@ impl Daemon {
             Ok(())
         });
         intake.change(&configured.listen, listeners)?;
-        let controls = Lifecycle::default();
-        let (requests, asked) = mpsc::channel(16);
         let (stop_control, stopping) = watch::channel(false);
-        if let Some(pages) = pages {
-            let (requests, stopping) = (requests.clone(), stopping.clone());
-            controls.spawn_vital("the server of http.admin", async move {
-                let served = http::serve(pages, requests, stopping).await;
-                served.map_err(|error| format!("ended: {error}"))
-            });
-        }
+        pages.change(&configured.http, ready);
         controls.spawn_vital("the server of the control socket", async move {
             control::server::serve(bound, requests, stopping).await;
             Ok(())
@@ -382,6 +375,7 @@ impl Daemon {
             looking,
             deliveries,
             controls,
+            pages,
             stop_control,
             reloads,
             reloader,
@@ -398,6 +392,11 @@ impl Daemon {
     /// The addresses that are really bound, in the order of `[[listen]]`.
     pub fn addresses(&self) -> Vec<std::net::SocketAddr> {
         self.intake.addresses()
+    }
+
+    /// Where the confirmation page is really served.
+    pub fn confirm_address(&self) -> Option<std::net::SocketAddr> {
+        self.pages.confirm_address()
     }
 
     /// Where the control socket stands.
@@ -491,6 +490,7 @@ impl Daemon {
         let clients = self.intake.stop(CLIENT_PATIENCE + CONTROL_PATIENCE).await;
         self.looking.stop(CONTROL_PATIENCE).await;
         let deliveries = self.deliveries.stop(RELAY_PATIENCE).await;
+        self.pages.stop();
         self.stop_control.send_replace(true);
         self.controls.stop(CONTROL_PATIENCE).await;
         drop(self.reloader);
@@ -517,21 +517,6 @@ fn explain_the_end(trouble: &SpoolError) {
             error,
             "the spool cannot go on: exiting. What was answered with 250 is not lost by this"
         ),
-    }
-}
-
-/// Where the pages for administrators are served.
-async fn pages(address: &HttpAddress) -> Result<http::Bound, StartError> {
-    match address {
-        HttpAddress::Unix(path) => Ok(http::Bound::unix(path)?),
-        HttpAddress::Loopback(address) => {
-            let bound = TcpListener::bind(address).await;
-            let bound = bound.map_err(|source| StartError::System {
-                action: "serve http.admin",
-                source,
-            })?;
-            Ok(http::Bound::Loopback(bound))
-        }
     }
 }
 

@@ -89,6 +89,8 @@ impl Daemon {
             .intake
             .prepare(&new.listen)
             .map_err(|error| error.to_string())?;
+        let pages = self.pages.prepare(&new.http).await;
+        let pages = pages.map_err(|error| error.to_string())?;
         let next =
             intake::live(new.clone(), self.spool.path()).map_err(|error| error.to_string())?;
         // From here on nothing can fail.
@@ -98,6 +100,7 @@ impl Daemon {
         self.intake
             .change(&new.listen, ready)
             .map_err(|error| error.to_string())?;
+        self.pages.change(&new.http, pages);
         self.desk.tell(Event::Reloaded).await.ok();
         Ok(ReloadReport {
             at: self.clock.now(),

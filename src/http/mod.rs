@@ -1,9 +1,13 @@
-//! Pages over HTTP: metrics, health and status for administrators.
+//! Pages over HTTP: metrics, health and status for administrators, and the page that
+//! confirms a relay.
 //!
-//! Served on a Unix socket or a loopback address and nowhere else. What is shown is asked
-//! of the daemon with the requests of the control socket; nothing here knows a queue.
+//! The first are served on a Unix socket or a loopback address and nowhere else; the
+//! other has a listener of its own, [`confirm`], which serves nothing else. What is shown
+//! is asked of the daemon with the requests of the control socket; nothing here knows a
+//! queue.
 
 mod bounded;
+pub mod confirm;
 mod metrics;
 mod page;
 
@@ -20,7 +24,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::control::protocol::{Item, LimitsReport, Line, Request, StatusReport};
+use crate::control::protocol::{Failure, Item, LimitsReport, Line, Request, StatusReport};
 use crate::control::server::{self, ControlError};
 use crate::control::{Peer, Responder};
 
@@ -85,14 +89,14 @@ pub async fn serve(
 /// Why the daemon gave no answer.
 enum NoAnswer {
     Stuck,
-    Failed(String),
+    Failed(Failure),
 }
 
 impl IntoResponse for NoAnswer {
     fn into_response(self) -> Response {
         let words = match self {
             Self::Stuck => "penstockd does not answer\n".to_owned(),
-            Self::Failed(words) => format!("{words}\n"),
+            Self::Failed(failure) => format!("{failure}\n"),
         };
         (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
     }
@@ -111,9 +115,7 @@ async fn ask(requests: &Requests, request: Request) -> Result<Vec<Item>, NoAnswe
             match line {
                 Line::Item(item) => items.push(item),
                 Line::Done {} => return Ok(items),
-                Line::Error(failure) => {
-                    return Err(NoAnswer::Failed(failure.message));
-                }
+                Line::Error(failure) => return Err(NoAnswer::Failed(failure)),
             }
         }
         Err(NoAnswer::Stuck)

@@ -72,7 +72,7 @@ fn write(page: &mut String, status: &StatusReport, limits: &[LimitsReport]) -> s
 }
 
 /// Text that is only read.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -25,7 +25,9 @@ pub enum CertificateProblem {
         presented: String,
     },
     /// It is no longer valid.
-    #[error("the certificate has expired; its fingerprint is {actual}")]
+    #[error(
+        "the certificate has expired: have the server's operator renew it (until then fingerprint = \"{actual}\" takes exactly this one)"
+    )]
     Expired {
         /// Its fingerprint.
         actual: String,
@@ -169,7 +171,7 @@ pub(super) fn unwrap(error: &Error) -> Option<&CertificateProblem> {
 fn problem(error: Error, leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> CertificateProblem {
     let actual = fingerprint_text(&fingerprint(leaf));
     let wrong_name = |presented: &[String]| {
-        let shown = presented.iter().take(10).map(String::as_str);
+        let shown = presented.iter().take(10).map(|it| bare_name(it));
         let presented = shown.collect::<Vec<_>>().join(", ");
         CertificateProblem::WrongName {
             wanted: name.to_str().into_owned(),
@@ -208,4 +210,11 @@ fn problem(error: Error, leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Ce
             actual,
         },
     }
+}
+
+/// A name as it stands in the certificate, without what rustls writes around it.
+fn bare_name(presented: &str) -> &str {
+    let inside = |kind: &str| presented.strip_prefix(kind)?.strip_suffix(')');
+    let name = inside("DnsName(").or_else(|| inside("IpAddress("));
+    name.map_or(presented, |it| it.trim_matches('"'))
 }

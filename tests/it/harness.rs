@@ -45,6 +45,7 @@ pub struct Harness {
 
 struct Running {
     addresses: Vec<SocketAddr>,
+    confirm: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Ended>,
 }
@@ -165,13 +166,14 @@ impl Harness {
             setup.dns = resolver;
         }
         let daemon = Daemon::start(setup).await.unwrap();
-        let addresses = daemon.addresses();
+        let (addresses, confirm) = (daemon.addresses(), daemon.confirm_address());
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(daemon.run_until(async {
             stopped.await.ok();
         }));
         self.running = Some(Running {
             addresses,
+            confirm,
             stop,
             ended,
         });
@@ -191,6 +193,12 @@ impl Harness {
 
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.running.as_ref().expect("it runs").addresses
+    }
+
+    /// Where the confirmation page is.
+    pub fn confirm_address(&self) -> SocketAddr {
+        let running = self.running.as_ref().expect("it runs");
+        running.confirm.expect("http.confirm is configured")
     }
 
     /// A client of the first listener.

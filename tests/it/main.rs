@@ -16,14 +16,17 @@ mod intake;
 mod relay;
 
 mod accepting;
+mod confirming;
 mod crowding;
 mod delivery;
 mod hints;
 mod hostile;
 mod layers;
 mod limits;
+mod newcomers;
 mod pages;
 mod permission;
+mod refusals;
 mod release;
 mod rude;
 mod tools;

@@ -25,7 +25,7 @@ fn config(default: &Relay, own: &Relay) -> String {
 }
 
 /// The token in a test message.
-fn token(text: &str) -> String {
+pub fn token(text: &str) -> String {
     let line = text
         .lines()
         .find(|it| it.contains("penstock relay confirm"));
@@ -34,7 +34,7 @@ fn token(text: &str) -> String {
 }
 
 /// The token that the relay got last.
-async fn received(own: &Relay, count: usize) -> String {
+pub async fn received(own: &Relay, count: usize) -> String {
     let all = own.received(count, LONG).await;
     let test = all.last().unwrap();
     assert_eq!(test.reverse_path(), "mailer@uwdomein.nl");
@@ -44,7 +44,7 @@ async fn received(own: &Relay, count: usize) -> String {
 
 impl Harness {
     /// What `penstock relay list NAME` knows.
-    async fn relay(&self, name: &str) -> Value {
+    pub async fn relay(&self, name: &str) -> Value {
         let found = self.ask(json!({"relay-list": {"relay": name}})).await;
         found[0]["relay"].clone()
     }

@@ -16,6 +16,7 @@ mod daemon;
 #[path = "../it/relay.rs"]
 mod relay;
 
+mod browser;
 mod clients;
 mod commands;
 mod hints;

@@ -147,6 +147,15 @@ impl Delivery {
     /// closed to all but their test message, and get one if none is on its way.
     pub(super) async fn verify_relays(&mut self) {
         let live = self.office.live.borrow().clone();
+        let wanted = |name: &String| live.config.relays.get(name).is_some_and(|it| it.verify);
+        let names = self.relays.keys().filter(|it| !wanted(it));
+        for name in names.cloned().collect::<Vec<_>>() {
+            if let Some(id) = self.book(&name).verification.unwanted() {
+                self.withdraw(id, "the relay needs no verification any more")
+                    .await;
+                self.keep_or_warn(&name).await;
+            }
+        }
         for relay in live.config.relays.values() {
             if relay.verify {
                 self.bind(relay).await;
@@ -190,17 +199,23 @@ impl Delivery {
         if let Some(why) = self.book(name).verification.lost() {
             warn!(relay = name, why, "the relay must be confirmed again");
         }
-        if let Err(trouble) = self.keep(name).await {
-            warn!(relay = name, %trouble, "cannot remember how the relay is");
-        }
+        self.keep_or_warn(name).await;
         if let Some(id) = stale {
-            let note = "the relay was changed";
-            let gone = self
-                .change_all(vec![id], &Action::Delete, OURSELVES, note)
-                .await;
-            if let Err(trouble) = gone {
-                warn!(queue_id = %id, %trouble, "cannot withdraw an old test message");
-            }
+            self.withdraw(id, "the relay was changed").await;
+        }
+    }
+
+    /// Takes back a test message that has not left.
+    async fn withdraw(&mut self, id: QueueId, why: &str) {
+        let gone = self.change_all(vec![id], &Action::Delete, OURSELVES, why);
+        if let Err(trouble) = gone.await {
+            warn!(queue_id = %id, %trouble, "cannot withdraw an old test message");
+        }
+    }
+
+    async fn keep_or_warn(&mut self, relay: &str) {
+        if let Err(trouble) = self.keep(relay).await {
+            warn!(relay, %trouble, "cannot remember how the relay is");
         }
     }
 
@@ -370,9 +385,7 @@ impl Delivery {
             // Whoever waited for it may have gone.
             watcher.send(outcome.clone()).ok();
         }
-        if let Err(trouble) = self.keep(&name).await {
-            warn!(relay = name, %trouble, "cannot remember how the test message ended");
-        }
+        self.keep_or_warn(&name).await;
     }
 
     /// Somebody shows a token; without a name only to learn what it is for.

@@ -22,7 +22,8 @@ use tokio::sync::watch;
 
 use super::bounded::Bounded;
 use super::page::escaped;
-use super::{NoAnswer, Requests, ask};
+use super::{NoAnswer, Requests, ask_as};
+use crate::control::Peer;
 use crate::control::protocol::{FailureKind, Item, Request, Verified};
 
 /// Readable on a telephone and in the dark.
@@ -81,7 +82,11 @@ async fn press(State(requests): State<Requests>, Path(token): Path<String>) -> R
 /// What the daemon says about a token.
 async fn told(requests: &Requests, token: String, dry_run: bool) -> Result<Verified, Response> {
     let request = Request::RelayConfirm { token, dry_run };
-    let (status, words) = match ask(requests, request).await {
+    let visitor = Peer {
+        user: "the confirmation page".to_owned(),
+        ..Peer::ours()
+    };
+    let (status, words) = match ask_as(visitor, requests, request).await {
         Ok(items) => {
             let verified = items.into_iter().find_map(|item| match item {
                 Item::Verified(verified) => Some(verified),

@@ -104,7 +104,12 @@ impl IntoResponse for NoAnswer {
 
 /// All items of one answer.
 async fn ask(requests: &Requests, request: Request) -> Result<Vec<Item>, NoAnswer> {
-    let (responder, mut lines) = Responder::new(Peer::ours());
+    ask_as(Peer::ours(), requests, request).await
+}
+
+/// The same for somebody else than this program.
+async fn ask_as(peer: Peer, requests: &Requests, request: Request) -> Result<Vec<Item>, NoAnswer> {
+    let (responder, mut lines) = Responder::new(peer);
     let asked = async {
         requests
             .send((request, responder))

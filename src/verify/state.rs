@@ -219,6 +219,15 @@ impl Verification {
         (true, stale)
     }
 
+    /// The relay is gone, or needs no verification any more: the test message that must
+    /// not leave, if there is one. What was proven stays proven.
+    pub fn unwanted(&mut self) -> Option<QueueId> {
+        let test = self
+            .test
+            .take_if(|it| !matches!(it.outcome, Outcome::Sent { .. }))?;
+        test.id()
+    }
+
     /// Whether a test message should go out by itself: on load, when nobody confirmed and
     /// no message with a good token is out or on its way. `waits` tells whether a message
     /// is still in the spool.
@@ -429,6 +438,19 @@ pub(super) mod tests {
         assert_eq!(it.find(&second.hash(), at(3)), Some(Found::Outdated));
         assert_eq!(it.find(&token.hash(), at(3)), Some(Found::Used));
         assert_eq!(it.confirmed(), None, "a proof that was given up stays so");
+    }
+
+    #[test]
+    fn a_relay_that_is_taken_out_keeps_its_proof_and_not_its_test_message() {
+        let (mut it, token) = sent();
+        assert_eq!(it.unwanted(), None, "it is out already");
+        assert_eq!(it.find(&token.hash(), at(1)), Some(Found::Open));
+        it.composed(id(2), Token::random().hash(), at(1));
+        assert_eq!(it.unwanted(), Some(id(2)));
+        assert_eq!(it.unwanted(), None);
+        it.confirm("jan", at(2));
+        assert_eq!(it.unwanted(), None);
+        assert!(it.confirmed().is_some());
     }
 
     #[test]

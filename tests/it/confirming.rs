@@ -89,7 +89,7 @@ async fn a_get_confirms_nothing_and_the_button_confirms_at_once() {
     assert_eq!(penstock.relay("own").await["state"], "active");
     assert_eq!(
         penstock.relay("own").await["verification"]["by"],
-        "penstockd"
+        "the confirmation page"
     );
     for method in ["GET", "POST"] {
         let (status, answer) = http(page, method, &path).await;

@@ -33,3 +33,4 @@ mod powercut;
 mod service;
 mod systemd;
 mod terminal;
+mod verifying;

@@ -1,5 +1,7 @@
 //! `relay`: the relays, and trying them.
 
+mod standing;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -13,10 +15,10 @@ use super::edit::{self, Draft, password};
 use super::exit::{Outcome, Trouble};
 use super::screen::{Look, Tone};
 use super::words::{grouped, size};
-use crate::control::protocol::{
-    Dialogue, Item, RelayState, RelayStatus, RelayTestReport, Request, Side, VerificationState,
-};
+use crate::control::protocol::{Dialogue, Item, RelayStatus, RelayTestReport, Request, Side};
 use crate::mail::text::printable;
+
+use standing::{colour, state, tone, verification};
 
 /// What can be done with relays.
 #[derive(Debug, Subcommand)]
@@ -411,75 +413,6 @@ fn detail(look: &Look, relay: &RelayStatus) -> Vec<String> {
         lines.extend(said.into_iter().map(|it| format!("  {it}")));
     }
     lines
-}
-
-/// How a relay is: red, amber or green.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Light {
-    Red,
-    Amber,
-    Green,
-}
-
-impl Light {
-    fn of(relay: &RelayStatus) -> Self {
-        let test = relay.verification.as_ref().map(|it| it.state);
-        match (relay.state, test) {
-            (RelayState::Active, _) => Self::Green,
-            (
-                RelayState::Unverified,
-                Some(VerificationState::Waiting | VerificationState::Sent),
-            ) => Self::Amber,
-            (RelayState::Unverified | RelayState::Paused | RelayState::Missing, _) => Self::Red,
-        }
-    }
-}
-
-/// The state in a word or two: what the colour says, too.
-fn state(relay: &RelayStatus) -> &'static str {
-    let test = relay.verification.as_ref().map(|it| it.state);
-    match (relay.state, test) {
-        (RelayState::Unverified, Some(VerificationState::Failed)) => "test failed",
-        (RelayState::Unverified, Some(VerificationState::Expired)) => "test expired",
-        (state, _) => state.name(),
-    }
-}
-
-fn tone(relay: &RelayStatus) -> Tone {
-    match Light::of(relay) {
-        Light::Green => Tone::Good,
-        Light::Amber => Tone::Warning,
-        Light::Red => Tone::Bad,
-    }
-}
-
-fn colour(relay: &RelayStatus) -> Color {
-    match Light::of(relay) {
-        Light::Green => Color::DarkGreen,
-        Light::Amber => Color::DarkYellow,
-        Light::Red => Color::DarkRed,
-    }
-}
-
-/// How its verification stands, in words.
-fn verification(look: &Look, relay: &RelayStatus) -> Option<String> {
-    let report = relay.verification.as_ref()?;
-    let at = report.at.map(|it| look.words.both(it));
-    let at = at.unwrap_or_else(|| "never".to_owned());
-    let until = report.expires.map(|it| look.words.both(it));
-    let until = until.unwrap_or_default();
-    Some(match report.state {
-        VerificationState::Waiting => format!("the test message of {at} has not left yet"),
-        VerificationState::Sent => {
-            format!("the test message left {at}; to be confirmed until {until}")
-        }
-        VerificationState::Failed => format!("the test message failed {at}"),
-        VerificationState::Expired => format!("the test message was not confirmed until {until}"),
-        VerificationState::Confirmed => match &report.by {
-            Some(by) => format!("confirmed {at} by {by}"),
-            None => format!("confirmed {at}"),
-        },
-    })
 }
 
 /// A table without lines that fits the screen.

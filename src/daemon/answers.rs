@@ -30,7 +30,7 @@ use super::lifecycle::Lifecycle;
 use super::reload::Reloader;
 use super::transaction::Office;
 use super::verifying::{NoTest, Unconfirmed, Verifying};
-use super::{change, picture, relay_test, status};
+use super::{change, relay_test, status, verifying};
 
 /// Messages that are read from the spool together.
 const PAGE: usize = 256;
@@ -287,7 +287,7 @@ impl Answers {
                 conversation,
                 ..
             })) => {
-                for line in picture::dialogue(&conversation) {
+                for line in verifying::dialogue(&conversation) {
                     to.item(Item::Dialogue(line)).await?;
                 }
                 report.ok = false;

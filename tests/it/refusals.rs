@@ -35,7 +35,7 @@ fn refusals() -> Vec<(&'static str, &'static str, Answer, Then)> {
         ),
         (
             "account-suspended",
-            "MAIL FROM:<jan",
+            "MAIL",
             reply("550 5.7.501 Access denied, spam abuse detected."),
             Paused,
         ),
@@ -71,7 +71,7 @@ fn refusals() -> Vec<(&'static str, &'static str, Answer, Then)> {
         ),
         (
             "relay-quota",
-            "MAIL FROM:<jan",
+            "MAIL",
             reply("550 5.4.5 Daily sending quota exceeded"),
             Paused,
         ),
@@ -96,7 +96,7 @@ fn refusals() -> Vec<(&'static str, &'static str, Answer, Then)> {
         ("spam", ".", reply("550 High probability of spam"), Failed),
         (
             "blacklisted",
-            "RCPT TO:<bob",
+            "RCPT",
             reply(
                 "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using bl.example.org",
             ),
@@ -116,7 +116,7 @@ fn refusals() -> Vec<(&'static str, &'static str, Answer, Then)> {
         ),
         (
             "tls",
-            "MAIL FROM:<jan",
+            "MAIL",
             reply("530 5.7.0 Must issue a STARTTLS command first"),
             Paused,
         ),

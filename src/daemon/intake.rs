@@ -20,7 +20,6 @@ use crate::release::mailing::{Labels, Mailings};
 use crate::route::Directory;
 use crate::spool::{Spool, Waiting};
 use crate::tls::{ServerTls, TlsError};
-use crate::verify::Confirmations;
 
 use super::StartError;
 use super::desk::Desk;
@@ -28,6 +27,7 @@ use super::hinting::{self, Coming, Hints};
 use super::lifecycle::Lifecycle;
 use super::sockets::{self, Inherited, SocketError};
 use super::status::Facts;
+use super::transaction::Office;
 
 /// What connections need of a configuration; reads the certificate files.
 pub fn live(config: Arc<Config>, state_directory: &Path) -> Result<Live, TlsError> {
@@ -87,16 +87,20 @@ async fn recall(
 
 /// What all connections share, with everything they ask of others.
 pub async fn shared(
-    live: &watch::Receiver<Arc<Live>>,
-    spool: &Spool,
-    clock: &Clock,
+    office: &Office,
     (desk, hints): (&Desk, &Hints),
-    confirmations: &Confirmations,
     facts: &Arc<Facts>,
     limits: CrowdLimits,
     patience: Duration,
     lifecycle: &Lifecycle,
 ) -> Arc<Shared> {
+    let Office {
+        live,
+        spool,
+        clock,
+        confirmations,
+        ..
+    } = office;
     let mailings = Arc::new(Mutex::new(Mailings::new()));
     recall(&mailings, spool, clock, lifecycle).await;
     let (seen, time) = (live.clone(), clock.clone());

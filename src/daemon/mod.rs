@@ -303,11 +303,8 @@ impl Daemon {
             lifecycle: looking.clone(),
         };
         let shared = intake::shared(
-            &seen,
-            &spool,
-            &clock,
+            &office,
             (&desk, &hints),
-            &office.confirmations,
             &facts,
             CrowdLimits::default(),
             CLIENT_PATIENCE,

@@ -111,7 +111,7 @@ fn refusals() -> Vec<(&'static str, &'static str, Answer, Then)> {
         (
             "content",
             ".",
-            reply("552-5.7.0 Our system detected an illegal attachment on your message."),
+            reply("552 5.7.0 Our system detected an illegal attachment on your message."),
             Failed,
         ),
         (

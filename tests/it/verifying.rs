@@ -107,7 +107,7 @@ async fn until_it_is_confirmed_the_default_relay_stands_in_visibly_and_then_no_m
     let traced = penstock.ask(json!({"trace": {"id": id}})).await;
     let traced = traced[0]["event"]["text"].as_str().unwrap();
     assert!(
-        traced.contains("by default-relay, because own is not verified"),
+        traced.contains("default-relay, because own is not verified"),
         "{traced}"
     );
     let route = penstock

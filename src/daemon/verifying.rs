@@ -13,10 +13,10 @@ use tracing::{info, warn};
 
 use crate::config::Relay;
 use crate::control::protocol::Action;
-use crate::mail::{Origin, QueueId, ReversePath, State};
+use crate::mail::{Origin, QueueId, Recipient, RecipientStatus, ReversePath, State};
 use crate::outcome::Cause;
 use crate::relay::{Said, Transcript};
-use crate::spool::{FlowKey, SpoolError};
+use crate::spool::{FlowKey, Lookup, SpoolError};
 use crate::verify::{self, Conversation, Found, Letter, NotYet, Outcome, Side, Token, TokenHash};
 
 use super::delivery::Delivery;
@@ -54,6 +54,9 @@ impl Delivery {
                 continue;
             }
             let waits = self.rebuilding || self.waiting_test(&relay.name).await.is_some();
+            if !waits {
+                self.recall_test(&relay.name).await;
+            }
             let now = self.office.clock.now();
             if self.book(&relay.name).verification.wants_test(waits, now)
                 && let Err(trouble) = self.send_test(relay).await
@@ -128,6 +131,26 @@ impl Delivery {
             Ok(Some(envelope)) if !envelope.is_finished() => Some((id, envelope.state)),
             Ok(_) => None,
             Err(_) => Some((id, State::Waiting { not_before: None })),
+        }
+    }
+
+    /// A test message may have left just before the daemon was killed: the history of the
+    /// spool knows.
+    async fn recall_test(&mut self, relay: &str) {
+        let test = self.book(relay).verification.test();
+        let open = test.filter(|it| it.outcome == Outcome::Waiting);
+        let Some(id) = open.and_then(|it| it.id()) else {
+            return;
+        };
+        let found = self.office.spool.history(&Lookup::Id(id), 1).await;
+        let Some(finished) = found.unwrap_or_default().pop() else {
+            return;
+        };
+        let delivered = |it: &Recipient| it.status == RecipientStatus::Delivered;
+        if finished.envelope.recipients.iter().any(delivered) {
+            let sent = Outcome::Sent { at: finished.at };
+            self.book(relay).verification.ended(id, sent);
+            self.keep_or_warn(relay).await;
         }
     }
 
@@ -254,6 +277,10 @@ impl Delivery {
         let Some(outcome) = outcome(ended) else {
             return;
         };
+        let book = self.book(&name);
+        book.verification.ended(envelope.id, outcome.clone());
+        self.keep_or_warn(&name).await;
+        // Said only when it is on the disk: whoever heard it can rely on it.
         match &outcome {
             Outcome::Failed {
                 words,
@@ -268,13 +295,10 @@ impl Delivery {
                 info!(queue_id = %envelope.id, relay = name, "the test message of the relay left; it waits to be confirmed");
             }
         }
-        let book = self.book(&name);
-        book.verification.ended(envelope.id, outcome.clone());
-        for watcher in book.watchers.drain(..) {
+        for watcher in self.book(&name).watchers.drain(..) {
             // Whoever waited for it may have gone.
             watcher.send(outcome.clone()).ok();
         }
-        self.keep_or_warn(&name).await;
     }
 
     /// Somebody shows a token; without a name only to learn what it is for.

@@ -327,6 +327,10 @@ async fn the_report_of_mail_whose_relay_is_gone_leaves_by_another() {
     penstock.ask(change(reroute)).await;
     penstock.configure(&with("new", &both[1..]), "");
     penstock.ask(serde_json::json!({"reload": {}})).await;
+    // What is on its way cannot be given up.
+    penstock
+        .until("its relay is gone", |it| words(it, "relay-missing"))
+        .await;
     penstock.ask(change(serde_json::json!("fail"))).await;
     penstock.until_idle().await;
     let accepted = new.accepted();

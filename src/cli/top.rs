@@ -338,7 +338,7 @@ mod tests {
         assert!(text[4].starts_with("RELAY"), "{text:#?}");
         assert!(text[5].starts_with("own "), "{text:#?}");
         assert!(
-            text[6].contains("paused") && text[5].contains("535 5.7.8 \\u{1b}[31mbad"),
+            text[6].contains("paused") && text[6].contains("535 5.7.8 \\u{1b}[31mbad"),
             "{text:#?}"
         );
         assert_eq!(text[11], "q quit   up/down relay");

@@ -94,9 +94,10 @@ impl Alarm {
         Self {
             subject: "the disk of the spool is nearly full".to_owned(),
             text: format!(
-                "{room}.\n\nThe spool is {}.\nAccepted mail is safe and goes on leaving; below the limit \
+                "{}.\n\nThe spool is {}.\nAccepted mail is safe and goes on leaving; below the limit \
                  (spool.min-free)\napplications are told to come back later.\n\n\
                  What to do:\n  Make room on that disk. What waits: penstock queue\n",
+                room.to_string().replace(": ", ":\n"),
                 spool.display()
             ),
             not_through: None,
@@ -244,5 +245,36 @@ mod tests {
         let text = String::from_utf8(octets).unwrap();
         assert!(text.is_ascii(), "{text}");
         assert!(text.contains("To: <jan@xn--bcher-kva.example>\r\n"));
+    }
+
+    #[test]
+    fn the_disk_is_low_before_mail_is_refused() {
+        let room = |free| Room {
+            free,
+            refused_below: 1_000_000_000,
+        };
+        assert!(!room(2_000_000_000).is_low());
+        assert!(room(1_999_999_999).is_low());
+        assert_eq!(
+            room(1_500_000_000).to_string(),
+            "new mail will be refused soon: 1500 MB are free on the disk of the spool, 1000 MB are kept free"
+        );
+        assert!(room(1).to_string().starts_with("new mail is refused"));
+    }
+
+    #[test]
+    fn an_alarm_is_a_letter_of_short_lines() {
+        let room = Room {
+            free: 1,
+            refused_below: u64::MAX,
+        };
+        for alarm in [
+            Alarm::disk_low(room, Path::new("/var/lib/penstock")),
+            Alarm::nothing_leaves("provider", 15),
+        ] {
+            for line in alarm.text.lines() {
+                assert!(line.len() <= 78, "{line}");
+            }
+        }
     }
 }

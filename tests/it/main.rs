@@ -17,6 +17,7 @@ mod relay;
 
 mod accepting;
 mod confirming;
+mod alarms;
 mod crowding;
 mod delivery;
 mod hints;

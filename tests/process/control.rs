@@ -83,6 +83,7 @@ async fn what_is_no_request_gets_an_error_line_and_harms_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_connections_and_readers_that_stop_hold_up_neither_mail_nor_administrators() {
+    many_descriptors();
     let (home, daemon, listen) = setting().await;
     let id = submit(listen, &"0123456789abcdef\r\n".repeat(300_000)).await;
     // These asked for 5 MB each and read nothing of it.
@@ -117,6 +118,14 @@ async fn a_thousand_connections_and_readers_that_stop_hold_up_neither_mail_nor_a
         assert!(patience > 0, "no room again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A thousand connections are a thousand descriptors; a shell usually allows just as many.
+fn many_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 fn resident_kilobytes(pid: u32) -> u64 {

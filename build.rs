@@ -4,6 +4,7 @@
 //! another compilation of everything. A package made from a tarball says it in
 //! `PENSTOCK_COMMIT`; without that and without git, the version stands alone.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -25,7 +26,10 @@ fn from_git() -> Option<String> {
     git(&["ls-files", "--error-unmatch", "build.rs"])?;
     for watched in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", watched])?;
-        println!("cargo:rerun-if-changed={path}");
+        // One that is not there would be found changed by every build.
+        if Path::new(&path).exists() {
+            println!("cargo:rerun-if-changed={path}");
+        }
     }
     // What changes here is compiled again anyway.
     println!("cargo:rerun-if-changed=src");

@@ -123,12 +123,14 @@ impl Delivery {
         let now = self.office.clock.now();
         let spool = self.office.spool.status().await;
         let mut names: Vec<&String> = live.config.relays.keys().collect();
-        names.extend(
-            spool
-                .relays
-                .keys()
-                .filter(|it| !live.config.relays.contains_key(*it)),
-        );
+        // One that is no longer configured is of interest as long as it has mail.
+        let has_mail =
+            |it: &RelayCounts| it.ready.messages + it.deferred.messages + it.held.messages > 0;
+        let missing = spool
+            .relays
+            .iter()
+            .filter(|(name, counts)| !live.config.relays.contains_key(*name) && has_mail(counts));
+        names.extend(missing.map(|(name, _)| name));
         let default = live.config.default_relay.as_deref();
         let blank = RelayBook::default();
         names

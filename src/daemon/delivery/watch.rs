@@ -52,6 +52,9 @@ impl Delivery {
         }
         let uptime = self.office.clock.uptime();
         for relay in self.relays.keys().cloned().collect::<Vec<_>>() {
+            if !self.live.config.relays.contains_key(&relay) {
+                self.clear(Kind::RelayPaused, Some(&relay));
+            }
             if !self.may_leave(&relay) {
                 self.book(&relay).idle_since = None;
                 self.clear(Kind::NothingLeaves, Some(&relay));

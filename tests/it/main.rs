@@ -16,8 +16,8 @@ mod intake;
 mod relay;
 
 mod accepting;
-mod confirming;
 mod alarms;
+mod confirming;
 mod crowding;
 mod delivery;
 mod hints;

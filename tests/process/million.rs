@@ -23,7 +23,7 @@ use penstock::mail::{
     Recipient, RecipientStatus, ReversePath, Rule, State,
 };
 use penstock::release;
-use penstock::spool::{Filter, Spool, SpoolOptions};
+use penstock::spool::{Filter, Reserve, Spool, SpoolOptions};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -121,13 +121,18 @@ async fn a_million_waiting_messages_cost_little_time_and_memory() {
     assert!(daemon.stop().await.success(), "{}", home.log());
 }
 
+/// The usual options, whatever else fills the disk.
+fn options(state: &Path) -> SpoolOptions {
+    SpoolOptions {
+        min_free: Reserve::Bytes(1_000_000),
+        ..SpoolOptions::at(state)
+    }
+}
+
 /// Fills a spool by its own door, many at once.
 async fn fill(state: &Path, count: u64) {
     let began = Instant::now();
-    let (spool, _) = Spool::open(SpoolOptions::at(state), Clock::system()).unwrap();
-    // As a daemon does at its start: opening reads the log from the last ledger on.
-    let ledger = release::Ledger::new().to_bytes(Clock::system().moment());
-    spool.checkpoint_ledger(ledger);
+    let (spool, _) = Spool::open(options(state), Clock::system()).unwrap();
     let next = Arc::new(AtomicU64::new(0));
     let mut set = JoinSet::new();
     for _ in 0..FILLING {
@@ -139,6 +144,12 @@ async fn fill(state: &Path, count: u64) {
                     return;
                 }
                 let envelope = envelope(spool.next_id(), number);
+                if number % 10_000 == 0 {
+                    // As a daemon does once a minute: opening reads the log from the last
+                    // ledger on.
+                    let ledger = release::Ledger::new().to_bytes(Clock::system().moment());
+                    spool.checkpoint_ledger(ledger);
+                }
                 let content = vec![b'a' + (number % 26) as u8; CONTENT_BYTES];
                 spool.commit(envelope, content.into()).await.unwrap();
             }
@@ -219,7 +230,7 @@ fn envelope(id: QueueId, number: u64) -> Envelope {
 /// Asks a spool in this process what is due next.
 async fn ask(state: &Path) {
     let began = Instant::now();
-    let (spool, _) = Spool::open(SpoolOptions::at(state), Clock::system()).unwrap();
+    let (spool, _) = Spool::open(options(state), Clock::system()).unwrap();
     say("opened", began.elapsed());
     spool.until_complete().await.unwrap();
     say("complete", began.elapsed());

@@ -140,3 +140,40 @@ async fn an_index_whose_folder_was_replaced_under_it_harms_nothing() {
     assert_eq!(again.all().await, waiting);
     assert_eq!(again.status().await.damaged_records, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_a_newer_version_in_an_old_segment_ends_the_spool_and_is_not_skipped() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for _ in 0..30 {
+        spool.accept("ann@example.org", 1_000).await;
+    }
+    // Opening reads the log from the ledger of the last segment on.
+    spool.checkpoint_ledger(b"a ledger".to_vec());
+    for _ in 0..30 {
+        spool.accept("ann@example.org", 1_000).await;
+    }
+    spool.close().await.unwrap();
+    std::fs::remove_dir_all(directory.path().join("index")).unwrap();
+    make_newer(&segments(directory.path())[0]);
+    let options = SpoolOptions {
+        at_once_bytes: 0,
+        ..options(directory.path())
+    };
+    let (spool, _) = Spool::open(options, Clock::system()).unwrap();
+    assert!(matches!(spool.fatal().await, SpoolError::Newer { .. }));
+    spool.close().await.ok();
+}
+
+/// Makes the first record of a segment one of a later version, checksum and all.
+fn make_newer(segment: &Path) {
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    let number = u64::from_str_radix(&name[..16], 16).unwrap();
+    let mut octets = std::fs::read(segment).unwrap();
+    octets[8] = 200;
+    let sum = crc32c::crc32c(&number.to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &0u64.to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &octets[..40]);
+    octets[40..44].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(segment, octets).unwrap();
+}

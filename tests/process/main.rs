@@ -24,6 +24,7 @@ mod cli;
 mod configuring;
 mod control;
 mod damage;
+mod demo;
 mod disk;
 mod kill;
 mod limits;

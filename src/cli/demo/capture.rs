@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::smtp::{BareEndings, Command, CommandLines, DataDecoder, Line, Masked, Reply};
 use crate::tls::ServerTls;
@@ -32,8 +33,8 @@ pub struct Seen {
     pub reply: String,
     /// The message was taken; else the recipient was refused.
     pub taken: bool,
-    /// From the message's Subject field.
-    pub subject: String,
+    /// When it answered, by its own clock.
+    pub at: Instant,
 }
 
 /// What a relay is like.
@@ -166,9 +167,9 @@ impl Shared {
                 }
                 Command::Data if !client.to.is_empty() => {
                     client.say(&Reply::new(354, "go ahead")).await?;
-                    let content = client.content().await?;
+                    client.content().await?;
                     let reply = Reply::enhanced(250, 0, 0, "taken");
-                    self.tell(&client, &subject(&content), true, &reply);
+                    self.tell(&client, true, &reply);
                     client.to.clear();
                     reply
                 }
@@ -233,7 +234,7 @@ impl Shared {
                 client.to.push(recipient.forward_path.to_string());
                 match self.refusal(client) {
                     Some(reply) => {
-                        self.tell(client, "", false, &reply);
+                        self.tell(client, false, &reply);
                         client.to.pop();
                         reply
                     }
@@ -264,7 +265,7 @@ impl Shared {
         Some(refusal.reply.clone())
     }
 
-    fn tell(&self, client: &Client, subject: &str, taken: bool, reply: &Reply) {
+    fn tell(&self, client: &Client, taken: bool, reply: &Reply) {
         let seen = Seen {
             relay: self.relay.name,
             login: client.login.clone().unwrap_or_default(),
@@ -272,7 +273,7 @@ impl Shared {
             to: client.to.last().cloned().unwrap_or_default(),
             reply: reply.to_string(),
             taken,
-            subject: subject.to_owned(),
+            at: Instant::now(),
         };
         // Nobody listens any more once the demonstration is over.
         self.seen.send(seen).ok();
@@ -317,10 +318,4 @@ impl Client {
     async fn fill(&mut self) -> anyhow::Result<bool> {
         Ok(self.stream.read_buf(&mut self.input).await? > 0)
     }
-}
-
-fn subject(content: &[u8]) -> String {
-    let message = mail_parser::MessageParser::default().parse_headers(content);
-    let subject = message.as_ref().and_then(|it| it.subject());
-    crate::mail::text::printable(subject.unwrap_or_default().as_bytes(), 40)
 }

@@ -43,6 +43,34 @@ impl Submission {
                 return Ok(reply);
             }
         }
+        self.content(letter).await
+    }
+
+    /// Submits one message with its commands in one go (RFC 2920); gives the reply that
+    /// decided it.
+    pub async fn send_pipelined(&mut self, letter: &Letter) -> anyhow::Result<Reply> {
+        let mut commands = format!("MAIL FROM:<{}>\r\n", letter.from);
+        for to in &letter.to {
+            commands += &format!("RCPT TO:<{to}>\r\n");
+        }
+        commands += "DATA\r\n";
+        self.stream.write_all(commands.as_bytes()).await?;
+        let mut refused = None;
+        for _ in 0..=letter.to.len() {
+            let reply = self.reply().await?;
+            if !reply.is_positive() {
+                refused.get_or_insert(reply);
+            }
+        }
+        let data = self.reply().await?;
+        if !data.is_intermediate() {
+            self.command("RSET").await?;
+            return Ok(refused.unwrap_or(data));
+        }
+        self.content(letter).await
+    }
+
+    async fn content(&mut self, letter: &Letter) -> anyhow::Result<Reply> {
         let mut encoder = DataEncoder::new();
         let mut wire = Vec::new();
         encoder.feed(&letter.content, &mut wire);

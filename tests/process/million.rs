@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use penstock::clock::Clock;
@@ -26,6 +26,7 @@ use penstock::release;
 use penstock::spool::{Filter, Reserve, Spool, SpoolOptions};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::client::{Client, message};
 use crate::daemon::{Daemon, Home, free_address};

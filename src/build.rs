@@ -9,7 +9,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PENSTOCK_COMMIT");
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/build.rs");
     let said = std::env::var("PENSTOCK_COMMIT").ok();
     let commit = said.filter(|it| !it.is_empty()).or_else(|| {
         let release = std::env::var("PROFILE").is_ok_and(|it| it == "release");
@@ -23,7 +23,7 @@ fn main() {
 fn from_git() -> Option<String> {
     let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
     // A tarball unpacked within somebody else's repository has another commit around it.
-    git(&["ls-files", "--error-unmatch", "build.rs"])?;
+    git(&["ls-files", "--error-unmatch", "src/build.rs"])?;
     for watched in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", watched])?;
         // One that is not there would be found changed by every build.

@@ -187,6 +187,7 @@ async fn a_content_check_holds_or_refuses_before_the_250() {
     let mail = message("x@example.nl", "a@b.c", "x", "x");
     let intake = Intake::start(Wanted {
         verdict: Some(Verdict::Hold(hold.clone())),
+        top: "hints = { no-subject = { action = \"hold\" } }",
         ..plain()
     })
     .await;
@@ -199,6 +200,7 @@ async fn a_content_check_holds_or_refuses_before_the_250() {
     assert_eq!(intake.envelopes()[0].state, State::Held(hold));
     let intake = Intake::start(Wanted {
         verdict: Some(Verdict::Reject("no\nsubject".into())),
+        top: "hints = { no-subject = { action = \"hold\" } }",
         ..plain()
     })
     .await;

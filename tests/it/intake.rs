@@ -89,9 +89,8 @@ impl Intake {
         let (live, live_now) = watch::channel(live(wanted.listener, wanted.top, &users, Some(tls)));
         let clock = Clock::following_tokio("2026-11-21T12:00:00Z".parse().unwrap());
         let mut options = SpoolOptions::at(folder.path().join("spool"));
-        if let Some(octets) = wanted.min_free {
-            options.min_free = Reserve::Bytes(octets);
-        }
+        // Not the default, a share of a disk that others fill.
+        options.min_free = Reserve::Bytes(wanted.min_free.unwrap_or(1 << 20));
         let (spool, _) = Spool::open(options, clock.clone()).unwrap();
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let seen = accepted.clone();

@@ -40,14 +40,17 @@ async fn prometheus_reads_every_metric_and_no_address_is_in_them() {
     home.configure(&config, "");
     let _daemon = home.start().await;
     let mut client = Client::connect(listen).await;
-    // From nobody: a report about the failed recipient would be counted, too.
     let to = ["bob@example.net", "gone@example.net", "later@example.net"];
     let mail = message("jan@uwdomein.nl", to[0], "counted", "hello");
-    client.submit("", &to, &mail).await.queue_id();
-    // It is counted a moment after the relay has answered.
+    client
+        .submit("jan@uwdomein.nl", &to, &mail)
+        .await
+        .queue_id();
+    // The message, and the report about its failed recipient; each is counted a moment
+    // after the relay has answered.
     let end = tokio::time::Instant::now() + SOON;
     let mut text = page(&home, "/metrics");
-    while !text.contains("penstock_relay_duration_seconds_count{relay=\"out\"} 1\n") {
+    while !text.contains("penstock_relay_duration_seconds_count{relay=\"out\"} 2\n") {
         assert!(tokio::time::Instant::now() < end, "{text}");
         tokio::time::sleep(Duration::from_millis(50)).await;
         text = page(&home, "/metrics");
@@ -56,15 +59,15 @@ async fn prometheus_reads_every_metric_and_no_address_is_in_them() {
     let samples = parsed(&text);
     for sample in [
         "penstock_messages_total{outcome=accepted,relay=out} 1",
-        "penstock_messages_total{outcome=released,relay=out} 1",
+        "penstock_messages_total{outcome=released,relay=out} 2",
         "penstock_messages_total{outcome=held,relay=out} 0",
-        "penstock_recipients_total{outcome=delivered,relay=out} 1",
+        "penstock_recipients_total{outcome=delivered,relay=out} 2",
         "penstock_recipients_total{outcome=deferred,relay=out} 1",
         "penstock_recipients_total{outcome=failed,relay=out} 1",
-        "penstock_relay_duration_seconds_count{relay=out} 1",
-        "penstock_relay_duration_seconds_bucket{le=+Inf,relay=out} 1",
+        "penstock_relay_duration_seconds_count{relay=out} 2",
+        "penstock_relay_duration_seconds_bucket{le=+Inf,relay=out} 2",
         "penstock_commit_duration_seconds_count{} 1",
-        "penstock_limit_left{limit=batch-messages,relay=out} 499",
+        "penstock_limit_left{limit=batch-messages,relay=out} 498",
         "penstock_paused_relays{} 0",
         "penstock_oldest_sendable_age_seconds{} 0",
         "penstock_accepting{} 1",

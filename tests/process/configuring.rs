@@ -164,7 +164,7 @@ fn the_shipped_files_become_a_working_configuration_from_the_command_line() {
         "{shown}"
     );
     assert!(
-        shown.contains("per-hour = 600                           # written\n"),
+        shown.contains("per-hour = 600                           # line "),
         "{shown}"
     );
     assert!(
@@ -317,7 +317,8 @@ fn a_spreadsheet_and_a_postfix_are_taken_over() {
     );
     let shown = home.done(&["config", "show"], "");
     assert!(
-        shown.contains("[relays.gmail.limits]\npreset = \"gmail\"\n"),
+        shown.contains("[relays.gmail.limits]\n# gmail: ")
+            && shown.contains("\npreset = \"gmail\"\n"),
         "{shown}"
     );
     assert!(shown.contains("default-relay = \"own\"\n"), "{shown}");

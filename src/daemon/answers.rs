@@ -92,9 +92,22 @@ pub async fn serve(
     mut requests: mpsc::Receiver<(Request, Responder)>,
     lifecycle: Lifecycle,
 ) {
-    while let Some((request, responder)) = requests.recv().await {
+    let stopping = lifecycle.draining();
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = requests.recv() => next,
+            // Who could still ask may live longer: what is asked until now is answered.
+            () = stopping.cancelled() => {
+                requests.close();
+                requests.recv().await
+            }
+        };
+        let Some((request, responder)) = next else {
+            return;
+        };
         let answers = answers.clone();
-        let stopping = lifecycle.draining();
+        let stopping = stopping.clone();
         lifecycle.spawn(async move {
             match answers.answer(request, &responder, &stopping).await {
                 Ok(()) => responder.done().await,

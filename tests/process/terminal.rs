@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::daemon::{Home, free_address, relay_table};
 use crate::relay::FakeRelay;

@@ -117,7 +117,13 @@ async fn a_million_waiting_messages_cost_little_time_and_memory() {
     say("complete", complete);
     println!("  {partial} partial reports, each of which said so");
     let left = status(&home)["queue"]["messages"].as_u64().unwrap();
-    assert_eq!(left + relay.count() as u64, count + 1);
+    // None is missing. A few are counted twice: what the kill left in doubt, and what has
+    // left and is not settled yet.
+    let seen = left + relay.count() as u64;
+    assert!(
+        (count + 1..count + 101).contains(&seen),
+        "{seen} of {count}"
+    );
     memory.ended("rebuild");
     assert!(daemon.stop().await.success(), "{}", home.log());
 }

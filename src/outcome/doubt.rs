@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::{Envelope, QueueId};
 
-use super::pause::between;
+use super::spells::between;
 
 /// Messages, and senders, that are remembered; the oldest are forgotten.
 const REMEMBERED: usize = 100;

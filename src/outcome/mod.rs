@@ -13,6 +13,8 @@ mod doubt;
 pub mod fallback;
 mod finding;
 pub mod pause;
+#[cfg(test)]
+mod pause_tests;
 mod policy;
 pub mod report;
 pub mod rules;
@@ -20,6 +22,7 @@ pub mod settle;
 #[cfg(test)]
 mod settle_tests;
 mod settlement;
+mod spells;
 #[cfg(test)]
 mod testing;
 mod verdict;

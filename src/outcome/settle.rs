@@ -14,10 +14,11 @@ use crate::relay::{Attempt, Delivery, RelayError};
 
 use super::backoff;
 use super::finding::{Action, Class, Finding};
-use super::pause::{Health, between, later};
+use super::pause::Health;
 use super::policy::Policy;
 use super::report::{Item, Report, ReportKind};
 use super::settlement::{Released, Settlement, Suspicion, Trouble};
+use super::spells::{between, later};
 use super::verdict::{
     Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
 };

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use toml::Value;
 
 use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Section, WrittenAt};
+use crate::mail::count::count;
 use crate::outcome::Rules;
 use crate::outcome::rules::RULES_FILE;
 
@@ -96,15 +97,15 @@ fn check_text(path: &Path, checked: &Result<Checked, ConfigError>) -> String {
                 text,
                 "{}: good, {}, {}, {}",
                 path.display(),
-                counted(config.listen.len(), "listener"),
-                counted(config.relays.len(), "relay"),
-                counted(config.users.len(), "user"),
+                count(config.listen.len() as u64, "listener", "listeners"),
+                count(config.relays.len() as u64, "relay", "relays"),
+                count(config.users.len() as u64, "user", "users"),
             );
         }
         Err(error) => {
             _ = writeln!(text, "{error}");
-            let count = counted(error.problems.len(), "mistake");
-            _ = writeln!(text, "{}: {count}, nothing was changed", path.display());
+            let mistakes = count(error.problems.len() as u64, "mistake", "mistakes");
+            _ = writeln!(text, "{}: {mistakes}, nothing was changed", path.display());
         }
     }
     text
@@ -134,13 +135,6 @@ fn problem_json(problem: &Problem) -> Json {
         "what": problem.what,
         "remedy": problem.remedy,
     })
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
-    }
 }
 
 fn show_text(path: &Path, sections: &[Section]) -> String {

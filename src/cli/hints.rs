@@ -61,15 +61,19 @@ pub fn print(screen: &mut Screen, reports: &[HintReport]) -> std::io::Result<()>
     Ok(())
 }
 
-/// `2 findings: 1 serious, 1 notice`
+/// `3 findings: 1 serious, 2 notices`
 fn sum(reports: &[HintReport]) -> String {
     let of = |severity: &str| reports.iter().filter(|it| it.severity == severity).count();
-    let parts: Vec<String> = ["serious", "warning", "notice", "unknown"]
-        .into_iter()
-        .map(|it| (of(it), it))
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, severity)| format!("{number} {severity}"))
-        .collect();
+    let parts: Vec<String> = [
+        ("serious", "serious"),
+        ("warning", "warnings"),
+        ("notice", "notices"),
+        ("unknown", "unknown"),
+    ]
+    .into_iter()
+    .filter(|(one, _)| of(one) > 0)
+    .map(|(one, many)| count(of(one) as u64, one, many))
+    .collect();
     let findings = count(reports.len() as u64, "finding", "findings");
     format!("{findings}: {}", parts.join(", "))
 }

@@ -122,11 +122,10 @@ fn outlook(look: &Look, report: &LimitsReport) -> String {
         return "nothing waits; a message leaves at once while there is room".into();
     }
     let mut next = Vec::new();
-    if report.batch_open {
-        next.push("a batch is leaving now".into());
-    }
-    if let Some(why) = &report.why {
-        next.push(format!("not now: {why}"));
+    match &report.why {
+        Some(why) => next.push(format!("not now: {why}")),
+        None if report.batch_open => next.push("a batch is leaving now".into()),
+        None => {}
     }
     // When the next batch opens and when the reason ends are mostly the same moment.
     let until = report.until.filter(|it| Some(*it) != report.next_batch);
@@ -171,7 +170,11 @@ fn mailing_lines(look: &Look, mailing: &MailingReport, of: &str) -> Vec<String> 
         look.fit(&mailing.mailing, half),
         look.tone(Tone::Faint, &look.fit(of, half))
     );
-    let mut facts = format!("{} of {}", grouped(mailing.done), grouped(mailing.accepted));
+    // What was moved here from another relay was accepted there.
+    let all = mailing
+        .accepted
+        .max(mailing.done + mailing.waiting + mailing.held);
+    let mut facts = format!("{} of {}", grouped(mailing.done), grouped(all));
     if mailing.held > 0 {
         let held = format!("{} held", grouped(mailing.held));
         facts += &format!(", {}", look.tone(Tone::Warning, &held));
@@ -181,7 +184,7 @@ fn mailing_lines(look: &Look, mailing: &MailingReport, of: &str) -> Vec<String> 
         None if mailing.waiting > 0 => format!(", {} waiting", grouped(mailing.waiting)),
         None => format!(", last {}", look.words.relative(mailing.last_accepted)),
     };
-    let bar = look.bar(mailing.done, mailing.accepted, BAR);
+    let bar = look.bar(mailing.done, all, BAR);
     let mut lines = vec![name, format!("  {bar} {facts}")];
     if mailing.held > 0 {
         // Mailings with the same subject have the same key: only with its From is it this one.
@@ -309,6 +312,20 @@ mod tests {
             lined[1],
             "  ████████░░ 9,100 of 10,250, 250 held, 900 waiting"
         );
+    }
+
+    #[test]
+    fn a_mailing_that_was_moved_here_is_not_done_before_it_has_begun() {
+        let moved = MailingReport {
+            accepted: 0,
+            done: 0,
+            waiting: 3,
+            held: 0,
+            finished_at: None,
+            ..mailing()
+        };
+        let lined = mailing_lines(&look(), &moved, "");
+        assert_eq!(lined[1], "  ░░░░░░░░░░ 0 of 3, 3 waiting");
     }
 
     #[test]

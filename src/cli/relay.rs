@@ -321,7 +321,7 @@ fn list_lines(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
     let mut lines = table(look, relays);
     for relay in relays {
         if let Some(reason) = &relay.reason {
-            lines.extend(look.wrap(&format!("! {}: {reason}", relay.relay), 0));
+            lines.extend(look.marked("!", &format!("{}: {reason}", relay.relay)));
         }
     }
     lines

@@ -191,6 +191,16 @@ impl Look {
         lines.iter().map(|it| format!("{indent}{it}")).collect()
     }
 
+    /// Words over several lines behind a mark, the later lines below the words of the
+    /// first: `! relay own is paused`.
+    pub fn marked(&self, mark: &str, text: &str) -> Vec<String> {
+        let mut lines = self.wrap(text, mark.width() + 1);
+        if let Some(first) = lines.first_mut() {
+            *first = format!("{mark} {}", first.trim_start());
+        }
+        lines
+    }
+
     /// A bar of `width` columns, filled as far as `part` of `whole`.
     pub fn bar(&self, part: u64, whole: u64, width: usize) -> String {
         let (full, empty) = if self.unicode {
@@ -280,6 +290,10 @@ pub mod tests {
             ["  one two three four", "  five six"]
         );
         assert_eq!(look.wrap("a\nb", 0), ["a", "b"]);
+        assert_eq!(
+            look.marked("!", "one two three four five six"),
+            ["! one two three four", "  five six"]
+        );
     }
 
     #[test]

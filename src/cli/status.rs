@@ -45,20 +45,12 @@ fn reload_lines(look: &Look, report: &ReloadReport) -> Vec<String> {
         lines.extend(look.wrap(change, 0));
     }
     for restart in &report.needs_restart {
-        let text = format!("after a restart only: {restart}");
-        lines.extend(
-            look.wrap(&text, 0)
-                .iter()
-                .map(|it| look.tone(Tone::Warning, it)),
-        );
+        let marked = look.marked("!", &format!("after a restart only: {restart}"));
+        lines.extend(marked.iter().map(|it| look.tone(Tone::Warning, it)));
     }
     for warning in &report.warnings {
-        let text = format!("warning: {warning}");
-        lines.extend(
-            look.wrap(&text, 0)
-                .iter()
-                .map(|it| look.tone(Tone::Warning, it)),
-        );
+        let marked = look.marked("!", &format!("warning: {warning}"));
+        lines.extend(marked.iter().map(|it| look.tone(Tone::Warning, it)));
     }
     if report.changes.is_empty() && report.needs_restart.is_empty() {
         lines.push("reloaded; nothing is different".into());
@@ -81,12 +73,8 @@ fn lines(look: &Look, report: &StatusReport) -> Vec<String> {
         lines.push(look.tone(Tone::Good, "all is well"));
     }
     for problem in &report.problems {
-        let text = format!("! {problem}");
-        lines.extend(
-            look.wrap(&text, 0)
-                .iter()
-                .map(|it| look.tone(Tone::Bad, it)),
-        );
+        let marked = look.marked("!", problem);
+        lines.extend(marked.iter().map(|it| look.tone(Tone::Bad, it)));
     }
     let mut say = |label: &str, text: String| {
         let mut wrapped = look.wrap(&text, LABEL).into_iter();

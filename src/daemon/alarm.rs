@@ -70,12 +70,17 @@ impl Room {
     pub fn is_low(self) -> bool {
         self.free < self.refused_below.saturating_mul(2)
     }
+
+    /// Whether new mail is refused.
+    pub fn is_refused(self) -> bool {
+        self.free < self.refused_below
+    }
 }
 
 impl fmt::Display for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.free < self.refused_below {
-            true => "new mail is refused",
+        let what = match self.is_refused() {
+            true => "new mail is refused (452)",
             false => "new mail will be refused soon",
         };
         let mb = |octets: u64| octets / 1_000_000;

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::accept::{self, Assignment, Bound, CrowdLimits, Hooks, Live, Shared};
 use crate::clock::Clock;
 use crate::config::{Config, Listener, ListenerTls};
+use crate::mail::count::count;
 use crate::mail::{Hold, HoldReason};
 use crate::release::mailing::{Labels, Mailings};
 use crate::route::Directory;
@@ -123,7 +124,10 @@ pub async fn shared(
                 reason: HoldReason::MailingLimit,
                 by: "penstock".to_owned(),
                 since: moment.wall,
-                note: format!("beyond the {} messages of a mailing", limit.unwrap_or(0)),
+                note: format!(
+                    "a mailing may have {}",
+                    count(u64::from(limit.unwrap_or(0)), "message", "messages")
+                ),
             });
             Assignment {
                 mailing: assigned.mailing,

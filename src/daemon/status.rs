@@ -12,10 +12,12 @@ use crate::control::protocol::{
     AlarmReport, ListenerStatus, MetricsReport, QueueCounts, RelayState, SpoolReport, StatusReport,
     Traffic,
 };
+use crate::mail::count::count;
 use crate::mail::{Envelope, QueueId};
 use crate::outcome::{Released, Settlement};
 use crate::spool::{Amount, Filter, RelayCounts, SpoolStatus};
 
+use super::alarm::Room;
 use super::alarms::{Alarms, Kind};
 use super::answers::Answers;
 use super::desk::Stopping;
@@ -167,37 +169,46 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
         problems.push(format!("new mail is refused: {error}"));
     }
     let alarms = facts.alarms().report();
-    // A paused relay has a sentence of its own below.
-    let said = |it: &&AlarmReport| it.alarm != Kind::RelayPaused.name();
-    problems.extend(alarms.iter().filter(said).map(|it| it.text.clone()));
-    if spool.free_bytes < spool.reserve_bytes {
-        problems.push(format!(
-            "new mail is refused (452): {} octets are free, and spool.min-free keeps {} back",
-            spool.free_bytes, spool.reserve_bytes
-        ));
+    let room = Room {
+        free: spool.free_bytes,
+        refused_below: spool.reserve_bytes,
+    };
+    if room.is_refused() {
+        problems.push(room.to_string());
     }
+    // What is told here in words of this moment: a paused relay below, a full disk above.
+    let said = |it: &&AlarmReport| {
+        it.alarm != Kind::RelayPaused.name()
+            && !(it.alarm == Kind::DiskLow.name() && room.is_refused())
+    };
+    problems.extend(alarms.iter().filter(said).map(|it| it.text.clone()));
     if spool.damaged_records > 0 {
-        problems.push(match spool.damaged_records {
-            1 => "1 damaged record of the spool was put aside in corrupt/".to_owned(),
-            many => format!("{many} damaged records of the spool were put aside in corrupt/"),
-        });
+        let damaged = count(
+            spool.damaged_records,
+            "damaged record of the spool was",
+            "damaged records of the spool were",
+        );
+        problems.push(format!("{damaged} put aside in corrupt/"));
     }
     for relay in relays.iter().filter(|it| it.state != RelayState::Active) {
+        let waiting = match relay.waiting {
+            0 => String::new(),
+            some => format!(
+                ", {} for it",
+                count(some, "message waits", "messages wait")
+            ),
+        };
         problems.push(format!(
-            "relay {} is {}, {} it: {}",
+            "relay {} is {}{waiting}: {}",
             relay.relay,
             relay.state.name(),
-            match relay.waiting {
-                1 => "1 message waits for".to_owned(),
-                many => format!("{many} messages wait for"),
-            },
             relay.reason.as_deref().unwrap_or("no reason is known"),
         ));
     }
-    match answers.hints.serious() {
-        0 => {}
-        1 => problems.push("1 serious hint: penstock hints".to_owned()),
-        many => problems.push(format!("{many} serious hints: penstock hints")),
+    let serious = answers.hints.serious();
+    if serious > 0 {
+        let serious = count(serious as u64, "serious hint", "serious hints");
+        problems.push(format!("{serious}: penstock hints"));
     }
     if let Some(rebuilding) = spool.rebuilding {
         problems.push(format!(
@@ -240,7 +251,7 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
             used_bytes: spool.log_bytes,
             free_bytes: spool.free_bytes,
             min_free_bytes: spool.reserve_bytes,
-            accepting: spool.failing.is_none() && spool.free_bytes >= spool.reserve_bytes,
+            accepting: spool.failing.is_none() && !room.is_refused(),
             damaged_records: spool.damaged_records,
             in_doubt: facts.in_doubt.load(Ordering::Relaxed),
         },

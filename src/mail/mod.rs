@@ -1,9 +1,11 @@
-//! The words of mail: addresses, envelopes, queue ids, statuses, header fields, reports.
+//! The words of mail: addresses, envelopes, queue ids, statuses, header fields, reports,
+//! numbers.
 //!
 //! Values only. Nothing here reads a clock, a socket or a disk, and nothing here
 //! knows how a word is quoted in a configuration file or on the control socket.
 
 pub mod address;
+pub mod count;
 pub mod dsn;
 pub mod envelope;
 pub mod header;

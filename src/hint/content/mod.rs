@@ -13,6 +13,7 @@ use mail_parser::{Message, MessageParser, MessagePart, MimeHeaders, PartType};
 use super::finding::{Finding, Severity};
 use crate::config::HintName;
 use crate::mail::Mailbox;
+use crate::mail::count::count;
 use crate::mail::text::printable;
 
 /// What of a message is looked at.
@@ -211,7 +212,11 @@ pub fn hints(figures: &Figures, subject: &str) -> Vec<Finding> {
         );
     }
     let (words, pictures) = (figures.words, figures.pictures);
-    let counted = format!("{}, {}", plural(pictures, "picture"), plural(words, "word"));
+    let counted = format!(
+        "{}, {}",
+        count(pictures as u64, "picture", "pictures"),
+        count(words as u64, "word", "words")
+    );
     if pictures == 1 && words < LOGO_WORDS {
         say(
             HintName::OnlyLogo,
@@ -274,19 +279,12 @@ pub fn hints(figures: &Figures, subject: &str) -> Vec<Finding> {
             "the message has HTML and no text beside it",
             vec![format!(
                 "text/html with {}, no text/plain",
-                plural(words, "word")
+                count(words as u64, "word", "words")
             )],
             "Have the application send multipart/alternative with the same as plain text.",
         );
     }
     findings
-}
-
-fn plural(number: usize, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::provider;
 use crate::config::{HintName, Relay};
 use crate::dns::{self, Dns, MailServers};
 use crate::mail::Domain;
+use crate::mail::count::count;
 
 use evaluate::{LOOKUPS_MAXIMUM, VOIDS_MAXIMUM};
 use remedy::{Addition, Proposal};
@@ -146,7 +147,10 @@ fn of_walk(
             walk.terms
                 .iter()
                 .filter(|it| it.lookups > 0)
-                .map(|it| format!("{}: {}", it.text, plural(it.lookups, "look-up"))),
+                .map(|it| {
+                    let cost = count(it.lookups as u64, "look-up", "look-ups");
+                    format!("{}: {cost}", it.text)
+                }),
         );
         // A term for the relay, if it needs one, is the matter of another finding.
         let none = Addition::default();
@@ -345,9 +349,3 @@ fn evidence(examined: &Examined) -> Vec<String> {
     }
 }
 
-fn plural(number: usize, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
-    }
-}

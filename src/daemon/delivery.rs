@@ -149,6 +149,8 @@ impl Delivery {
         if !self.rebuilding {
             self.verify_relays().await;
         }
+        // A disk that is full already is told of at once.
+        self.watch().await;
         // The next checkpoint must not have to fall back to what an earlier process left.
         self.hand_over_ledger();
         let lifecycle = self.office.lifecycle.clone();

@@ -109,10 +109,10 @@ fn subject_of(text: &str) -> Option<String> {
 }
 
 /// A file system of this size, mounted until it is dropped.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(place: PathBuf, megabytes: usize) -> Self {
+    pub fn mount(place: PathBuf, megabytes: usize) -> Self {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
             .arg(&place)

@@ -19,6 +19,7 @@ mod ledger;
 #[path = "../it/relay.rs"]
 mod relay;
 
+mod alarms;
 mod checking;
 mod cli;
 mod configuring;

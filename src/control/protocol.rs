@@ -33,7 +33,7 @@ pub use message::{
     Action, ChangeReport, ChangeRequest, Content, HoldDetail, MailingReport, MessageDetail,
     MessageSummary, RecipientDetail, Said, TraceEvent, TraceRequest,
 };
-pub use metrics::{Latency, MetricsReport, RelayTraffic};
+pub use metrics::{HintCount, Latency, MetricsReport, RelayTraffic};
 pub use relay::{
     Dialogue, LimitsReport, RelayState, RelayStatus, RelayTestReport, RouteReport, Side, UserShare,
     VerificationReport, VerificationState, WindowReport,

@@ -270,6 +270,7 @@ pub(super) async fn metrics(answers: &Answers) -> Result<MetricsReport, Stopping
         relays: answers.facts.relays.report(names.into_iter()),
         commit: traffic::latency(&answers.spool.commit_times()),
         oldest_sendable_seconds: oldest_sendable(answers).await?,
+        hints: answers.hints.counts(),
         status,
     })
 }

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::control::protocol::{
-    AlarmReport, Latency, LimitsReport, MetricsReport, RelayState, RelayTraffic, StatusReport,
+    AlarmReport, HintCount, Latency, LimitsReport, MetricsReport, RelayState, RelayTraffic, StatusReport,
 };
 
 /// What the text is served as.
@@ -54,6 +54,12 @@ struct AlarmLabel {
     relay: Word,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HintLabel {
+    hint: Word,
+    severity: Word,
+}
+
 /// A label's value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Word(String);
@@ -81,6 +87,7 @@ pub fn text(report: &MetricsReport) -> String {
     relays(&mut registry, status);
     budgets(&mut registry, &report.limits);
     alarms(&mut registry, &status.alarms);
+    hints(&mut registry, &report.hints);
     let sendable: Gauge = Gauge::default();
     sendable.set(whole(report.oldest_sendable_seconds.unwrap_or(0)));
     registry.register_with_unit(
@@ -222,6 +229,22 @@ fn alarms(registry: &mut Registry, standing: &[AlarmReport]) {
         "alarm",
         "1 for each alarm that stands: disk-low, nothing-leaves, relay-paused",
         alarms,
+    );
+}
+
+fn hints(registry: &mut Registry, counts: &[HintCount]) {
+    let hints = Family::<HintLabel, Gauge>::default();
+    for count in counts {
+        let label = HintLabel {
+            hint: Word::of(&count.hint),
+            severity: Word::of(&count.severity),
+        };
+        hints.get_or_create(&label).set(whole(count.findings));
+    }
+    registry.register(
+        "hints",
+        "What will hurt delivery: for how many domains and addresses each hint stands now",
+        hints,
     );
 }
 
@@ -417,6 +440,11 @@ mod tests {
             }],
             commit: latency(),
             oldest_sendable_seconds: Some(61),
+            hints: vec![HintCount {
+                hint: "spf-missing".into(),
+                severity: "serious".into(),
+                findings: 2,
+            }],
         }
     }
 
@@ -433,6 +461,7 @@ mod tests {
             "penstock_commit_duration_seconds_sum 9.5",
             "penstock_alarm{alarm=\"disk-low\",relay=\"\"} 1",
             "penstock_oldest_sendable_age_seconds 61",
+            "penstock_hints{hint=\"spf-missing\",severity=\"serious\"} 2",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }

@@ -18,6 +18,19 @@ pub struct MetricsReport {
     /// How long the oldest message that may leave now has been in the spool; none: nothing
     /// may leave.
     pub oldest_sendable_seconds: Option<u64>,
+    /// What will hurt delivery, as far as it is known now.
+    pub hints: Vec<HintCount>,
+}
+
+/// How often one hint stands, with one severity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintCount {
+    /// Its name, as in [`HintReport::hint`](super::HintReport::hint).
+    pub hint: String,
+    /// How bad: `serious`, `warning`, `notice` or `unknown`.
+    pub severity: String,
+    /// How many subjects (domains, addresses) it was found for.
+    pub findings: u64,
 }
 
 /// What went through one relay since the daemon started.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::{Config, HintAction, HintName};
-use crate::control::protocol::HintReport;
+use crate::control::protocol::{HintCount, HintReport};
 use crate::hint::{Bulk, Finding, Looked, Pair, Seen, Severity};
 use crate::mail::{Mailing, QueueId};
 
@@ -362,10 +362,29 @@ impl Board {
 
     /// How many findings are serious.
     pub fn serious(&self) -> usize {
+        let is_serious = |it: &&Finding| it.severity == Severity::Serious;
+        self.findings().filter(is_serious).count()
+    }
+
+    /// How many findings there are of each hint and severity.
+    pub fn counts(&self) -> Vec<HintCount> {
+        let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for it in self.findings() {
+            *counts
+                .entry((it.hint.name(), it.severity.name()))
+                .or_default() += 1;
+        }
+        let count = |((hint, severity), findings): ((&str, &str), u64)| HintCount {
+            hint: hint.to_owned(),
+            severity: severity.to_owned(),
+            findings,
+        };
+        counts.into_iter().map(count).collect()
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
         let pairs = self.pairs.values().flat_map(|it| &it.findings);
-        let contents = self.contents.values().map(|it| &it.finding);
-        let all = pairs.chain(contents);
-        all.filter(|it| it.severity == Severity::Serious).count()
+        pairs.chain(self.contents.values().map(|it| &it.finding))
     }
 }
 
@@ -461,6 +480,19 @@ mod tests {
         assert_eq!(board.next_due(), Some(at(18 + 24 * 60)));
         let report = &board.reports(&config, Some("own"))[0];
         assert_eq!((report.severity.as_str(), report.messages), ("unknown", 3));
+        let found = vec![finding(HintName::NoSubject, Severity::Warning)];
+        for from in ["jan@a.example", "piet@a.example"] {
+            board.content(from, "own", found.clone(), at(0));
+        }
+        let counts = board.counts();
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|it| (it.hint.as_str(), it.severity.as_str(), it.findings))
+            .collect();
+        assert_eq!(
+            counts,
+            [("no-subject", "warning", 2), ("spf-missing", "unknown", 1)]
+        );
         assert!(board.reports(&config, Some("other")).is_empty());
     }
 

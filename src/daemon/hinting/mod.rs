@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use crate::accept::{ContentCheck, Live, Verdict};
 use crate::clock::Clock;
 use crate::config::{Config, HintAction, HintName};
-use crate::control::protocol::HintReport;
+use crate::control::protocol::{HintCount, HintReport};
 use crate::dns::Dns;
 use crate::hint::{self, Bulk, Finding, Looked, Pair, Severity, content};
 use crate::mail::{
@@ -124,6 +124,11 @@ impl Hints {
     /// How many findings are serious.
     pub fn serious(&self) -> usize {
         self.board().serious()
+    }
+
+    /// How many findings there are of each hint and severity.
+    pub fn counts(&self) -> Vec<HintCount> {
+        self.board().counts()
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {

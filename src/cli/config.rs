@@ -249,7 +249,7 @@ fn facts_json(facts: &[Fact]) -> Map<String, Json> {
                 "value": value,
                 "source": "preset",
                 "preset": preset.name(),
-                "said-by": source,
+                "said_by": source,
                 "date": date,
             }),
         };

@@ -146,7 +146,7 @@ fn list(context: &mut Context, args: ListArgs) -> Outcome {
             screen.json(&json!({
                 "address": address(user),
                 "relay": user.relay.as_deref().or(default),
-                "default-relay": user.relay.is_none(),
+                "default_relay": user.relay.is_none(),
                 "aliases": user.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "login": login,
             }))?;

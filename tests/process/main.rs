@@ -33,6 +33,7 @@ mod memory;
 mod million;
 mod powercut;
 mod service;
+mod shapes;
 mod systemd;
 mod terminal;
 mod verifying;

@@ -571,6 +571,63 @@ async fn fed(mut command: Command, text: &str) -> Output {
     .unwrap()
 }
 
+/// The words below "Commands:" in the help of `penstock` or of one of its verbs.
+fn verbs(words: &[&str]) -> Vec<String> {
+    let asked = [words, &["--help"]].concat();
+    let output = penstock(Path::new("/nonexistent"), &asked)
+        .output()
+        .unwrap();
+    let help = out(&output);
+    let Some((_, list)) = help.split_once("\nCommands:\n") else {
+        return Vec::new();
+    };
+    list.lines()
+        .take_while(|it| !it.is_empty())
+        .filter_map(|it| it.strip_prefix("  ")?.split(' ').next())
+        .filter(|it| !it.is_empty() && *it != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_verb_has_a_call_on_the_page_of_verbs() {
+    let page = include_str!("../../docs/verbs.md");
+    let mut leaves = Vec::new();
+    for verb in verbs(&[]) {
+        let below = verbs(&[&verb]);
+        match below.is_empty() {
+            true => leaves.push(verb),
+            false => leaves.extend(below.iter().map(|it| format!("{verb} {it}"))),
+        }
+    }
+    assert!(leaves.len() > 35, "{leaves:?}");
+    let missing: Vec<&String> = leaves
+        .iter()
+        .filter(|it| {
+            let section = page.split_once(&format!("\n## {it}\n"));
+            let section = section.map_or("", |(_, rest)| rest);
+            let section = section.split("\n## ").next().unwrap();
+            !section.contains(&format!("penstock {it}"))
+        })
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/verbs.md has no call of {missing:?}: show them in docs/make-verbs, and run it"
+    );
+}
+
+#[test]
+fn what_verbs_print_is_at_most_80_columns_wide() {
+    let page = include_str!("../../docs/verbs.md");
+    let mut blocks = page.split("```");
+    blocks.next();
+    for block in blocks.step_by(2) {
+        for line in block.lines().filter(|it| !it.starts_with("$ ")) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+}
+
 #[test]
 fn every_call_on_the_page_of_verbs_is_one_that_exists() {
     let page = include_str!("../../docs/verbs.md");

@@ -112,7 +112,7 @@ pub fn submit<R: BufRead>(
             queued => Refusal::new(
                 refusal.code,
                 format!(
-                    "the first {queued} of {all} recipients are queued, the others are not: {}",
+                    "queued for the first {queued} of {all} recipients, not for the others: {}",
                     refusal.message
                 ),
             ),
@@ -171,6 +171,18 @@ fn shown(reply: &Reply) -> String {
     )
 }
 
+/// Says a reply as it came, line by line.
+fn aloud(reply: &Reply) {
+    let enhanced = reply.enhanced.map(|it| format!("{it} "));
+    let enhanced = enhanced.unwrap_or_default();
+    let text = reply.text();
+    let last = text.lines().count().max(1) - 1;
+    for (place, line) in text.split('\n').enumerate() {
+        let mark = if place < last { '-' } else { ' ' };
+        eprintln!("{}{mark}{enhanced}{line}", reply.code);
+    }
+}
+
 /// A connection to the daemon.
 struct Dialogue {
     stream: TcpStream,
@@ -219,7 +231,7 @@ impl Dialogue {
             match reply {
                 Some(Ok(reply)) => {
                     if self.verbose {
-                        eprintln!("{} {}", reply.code, shown(&reply));
+                        aloud(&reply);
                     }
                     return Ok(reply);
                 }
@@ -525,7 +537,7 @@ mod tests {
         assert!(
             refusal
                 .message
-                .starts_with("the first 1 of 2 recipients are queued"),
+                .starts_with("queued for the first 1 of 2 recipients"),
             "{}",
             refusal.message
         );

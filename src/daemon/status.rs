@@ -193,10 +193,7 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     for relay in relays.iter().filter(|it| it.state != RelayState::Active) {
         let waiting = match relay.waiting {
             0 => String::new(),
-            some => format!(
-                ", {} for it",
-                count(some, "message waits", "messages wait")
-            ),
+            some => format!(", {} for it", count(some, "message waits", "messages wait")),
         };
         problems.push(format!(
             "relay {} is {}{waiting}: {}",

@@ -14,7 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::control::protocol::{
-    AlarmReport, HintCount, Latency, LimitsReport, MetricsReport, RelayState, RelayTraffic, StatusReport,
+    AlarmReport, HintCount, Latency, LimitsReport, MetricsReport, RelayState, RelayTraffic,
+    StatusReport,
 };
 
 /// What the text is served as.

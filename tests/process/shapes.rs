@@ -65,7 +65,11 @@ fn the_directory_and_its_changes_are_spelt_like_this() {
 fn what_a_postfix_gives_is_spelt_like_this() {
     let home = Home::new(MAIN, USERS);
     fs::create_dir(home.path("postfix")).unwrap();
-    fs::write(home.path("postfix/main.cf"), "relayhost = [smtp.postfix.example]:587\n").unwrap();
+    fs::write(
+        home.path("postfix/main.cf"),
+        "relayhost = [smtp.postfix.example]:587\n",
+    )
+    .unwrap();
     let folder = home.path("postfix").display().to_string();
     pinned(
         &home,
@@ -92,8 +96,7 @@ fn a_good_and_a_wrong_configuration_are_spelt_like_this() {
             "users":2,"warnings":[]}"#,
         ],
     );
-    let shown: serde_json::Value =
-        serde_json::from_str(&told(&home, &["config", "show"])).unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&told(&home, &["config", "show"])).unwrap();
     let limits = &shown["relays"]["own"]["limits"];
     assert_eq!(
         limits["per-hour"].to_string(),

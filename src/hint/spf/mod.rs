@@ -143,15 +143,11 @@ fn of_walk(
         let mut it = say(HintName::SpfLookups, Severity::Serious, found);
         // The record itself; what it includes says less than the sums.
         it.evidence.truncate(1);
-        it.evidence.extend(
-            walk.terms
-                .iter()
-                .filter(|it| it.lookups > 0)
-                .map(|it| {
-                    let cost = count(it.lookups as u64, "look-up", "look-ups");
-                    format!("{}: {cost}", it.text)
-                }),
-        );
+        it.evidence
+            .extend(walk.terms.iter().filter(|it| it.lookups > 0).map(|it| {
+                let cost = count(it.lookups as u64, "look-up", "look-ups");
+                format!("{}: {cost}", it.text)
+            }));
         // A term for the relay, if it needs one, is the matter of another finding.
         let none = Addition::default();
         findings.push(with(
@@ -348,4 +344,3 @@ fn evidence(examined: &Examined) -> Vec<String> {
         }
     }
 }
-

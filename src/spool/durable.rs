@@ -7,6 +7,7 @@
 //! large/NAME                        contents too large for the log
 //! index/                            sled; may be deleted at any time while stopped
 //! history/DAY.log                   finished mail
+//! tokens/RELAY.token                a relay's login
 //! corrupt/SEGMENT-OFFSET            copies of damaged records
 //! corrupt/large-NAME                contents that a damaged record may have named
 //! ```
@@ -14,6 +15,8 @@
 //! A file exists for certain only when its directory was synced after it was made, and
 //! is gone for certain only when its directory was synced after it was removed. Every
 //! function here that makes or removes a name says which of the two it promises.
+
+mod secret;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;

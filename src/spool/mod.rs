@@ -40,6 +40,7 @@ mod rebuild;
 mod record;
 mod recover;
 mod scan;
+mod secrets;
 mod signature;
 mod stage;
 mod waiting;

@@ -22,6 +22,7 @@
 //! - [`smtp`] is the wire, shared by both sides, without sockets; [`mail`] has the words;
 //!   [`config`] what was configured, [`dns`] and [`tls`] what both sides need of the world,
 //!   [`clock`] the time, [`measure`] how long things take.
+//! - [`oauth`] has access tokens for relays that take no password.
 //! - [`verify`] is the proof that a relay delivers, before its users' mail goes there.
 //! - [`daemon`] wires it all together, and nothing else does; [`control`] is how [`cli`]
 //!   asks it, [`http`] how a browser and a monitoring system do.
@@ -64,6 +65,7 @@ pub mod hint;
 pub mod http;
 pub mod mail;
 pub mod measure;
+pub mod oauth;
 pub mod outcome;
 pub mod relay;
 pub mod release;

@@ -1,5 +1,6 @@
 //! `relay`: the relays, and trying them.
 
+mod login;
 mod standing;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ pub enum RelayVerb {
     Resume(OneArgs),
     /// Connect, secure and log in, showing all that is said; no mail is sent
     Test(OneArgs),
+    /// Log in for a relay that takes tokens instead of a password
+    Login(login::LoginArgs),
     /// Send the test message of a relay again, showing what is said when it fails
     Verify(OneArgs),
     /// Confirm a relay with the token of its test message
@@ -141,6 +144,7 @@ pub fn relay(context: &mut Context, verb: RelayVerb) -> Outcome {
                 ["is not verified yet", "does not take its test message"],
             )
         }
+        RelayVerb::Login(args) => login::login(context, args),
         RelayVerb::Confirm(args) => confirm(context, args.token),
         RelayVerb::Add(args) => add(context, &args),
         RelayVerb::Set(args) => set(context, &args),
@@ -160,6 +164,7 @@ fn add(context: &mut Context, args: &AddArgs) -> Outcome {
     // Asked for only when it is known that the rest can be done.
     settings.add(&draft.main.after, &args.relay, None)?;
     let elsewhere = settings.password_file.is_some() || settings.password_credential.is_some();
+    let elsewhere = elsewhere || settings.takes_tokens();
     let password = match settings.password || (settings.username.is_some() && !elsewhere) {
         true => Some(password::ask(&args.relay, false)?),
         false => None,
@@ -322,9 +327,22 @@ fn list_lines(look: &Look, relays: &[RelayStatus]) -> Vec<String> {
     for relay in relays {
         if let Some(reason) = &relay.reason {
             lines.extend(look.marked("!", &format!("{}: {reason}", relay.relay)));
+        } else if let Some(words) = login_trouble(relay) {
+            lines.extend(look.marked("!", &format!("{}: {words}", relay.relay)));
         }
     }
     lines
+}
+
+/// What is wrong with the login of a relay that is not paused yet: the next message will
+/// pause it.
+fn login_trouble(relay: &RelayStatus) -> Option<String> {
+    let login = relay.oauth.as_ref()?;
+    let trouble = login.trouble.as_ref()?;
+    Some(match &login.remedy {
+        Some(remedy) => format!("{trouble}. {remedy}"),
+        None => trouble.clone(),
+    })
 }
 
 /// The relays in a table.
@@ -375,6 +393,10 @@ fn detail(look: &Look, relay: &RelayStatus) -> Vec<String> {
     };
     say("why", relay.reason.clone());
     say("what to do", relay.remedy.clone());
+    let login = relay.oauth.as_ref();
+    if relay.remedy.is_none() {
+        say("what to do", login.and_then(|it| it.remedy.clone()));
+    }
     say("tried again", relay.next_probe.map(|at| words.both(at)));
     say(
         "servers",
@@ -382,6 +404,7 @@ fn detail(look: &Look, relay: &RelayStatus) -> Vec<String> {
     );
     say("tls", relay.tls.clone());
     say("login", relay.username.clone());
+    say("tokens", login.map(|it| login::standing(look, it)));
     say("sender", relay.sender.clone());
     say(
         "limits",

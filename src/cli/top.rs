@@ -283,6 +283,7 @@ mod tests {
             last_failure: None,
             last_error: None,
             verification: None,
+            oauth: None,
         };
         TopSnapshot {
             at: at.parse().unwrap(),

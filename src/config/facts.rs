@@ -5,8 +5,9 @@ use toml::Value;
 
 use super::value::{write_duration, write_percent, write_size};
 use super::{
-    AuthMethod, BareLf, Config, HttpAddress, LimitSource, Listener, ListenerAuth, ListenerTls,
-    MinFree, Relay, RelayTls, ReversePathRule, Secret, User, UserAddress,
+    AuthMethod, BareLf, Config, Credentials, HttpAddress, LimitSource, Listener, ListenerAuth,
+    ListenerTls, MinFree, OAuth, Provider, Relay, RelayTls, ReversePathRule, Secret, User,
+    UserAddress,
 };
 
 /// What is shown instead of a secret.
@@ -215,9 +216,14 @@ fn relay(relay: &Relay) -> Section {
     section.add_some("sender", relay.sender.as_ref());
     if let Some(login) = &relay.credentials {
         section.add("username", login.username.as_str());
-        section.add_secret("password", &login.password);
+        if let Some(password) = login.password() {
+            section.add_secret("password", password);
+        }
     }
     section.add("auth", auth_word(relay.auth));
+    if let Some(oauth) = relay.credentials.as_ref().and_then(Credentials::oauth) {
+        add_oauth(&mut section, oauth);
+    }
     let demands: Vec<&str> = relay.servers.iter().map(|it| tls_word(it.tls)).collect();
     match demands.first() {
         Some(first) if demands.iter().all(|it| it == first) => {
@@ -258,6 +264,22 @@ fn relay(relay: &Relay) -> Section {
         section.add(&format!("limits.{key}"), value).source = Some(relay.limits.source(key));
     }
     section
+}
+
+fn add_oauth(section: &mut Section, oauth: &OAuth) {
+    section.add_some("oauth.provider", oauth.provider.map(Provider::name));
+    section.add("oauth.client-id", oauth.client_id.as_str());
+    if let Some(secret) = &oauth.client_secret {
+        section.add_secret("oauth.client-secret", secret);
+    }
+    section.add("oauth.grant", oauth.grant.name());
+    section.add("oauth.scope", oauth.scope.as_str());
+    section.add("oauth.token-url", oauth.token_url.to_string());
+    section.add_some("oauth.device-url", oauth.device_url.as_ref());
+    section.add_some(
+        "oauth.ca-file",
+        oauth.ca_file.as_ref().map(|it| it.display()),
+    );
 }
 
 fn user(user: &User) -> Section {

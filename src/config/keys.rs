@@ -62,6 +62,17 @@ pub const MAIN_KEYS: &[&str] = &[
     "relays.*.spf-include",
     "relays.*.outbound-ips",
     "relays.*.verify",
+    "relays.*.oauth.provider",
+    "relays.*.oauth.tenant",
+    "relays.*.oauth.client-id",
+    "relays.*.oauth.client-secret",
+    "relays.*.oauth.client-secret-file",
+    "relays.*.oauth.client-secret-credential",
+    "relays.*.oauth.grant",
+    "relays.*.oauth.scope",
+    "relays.*.oauth.token-url",
+    "relays.*.oauth.device-url",
+    "relays.*.oauth.ca-file",
     "relays.*.limits.preset",
     "relays.*.limits.batch-messages",
     "relays.*.limits.batch-bytes",
@@ -92,7 +103,7 @@ pub const USER_KEYS: &[&str] = &[
 /// the one value that is refused where the others are built.
 ///
 /// Delete the line when the feature is built.
-pub const NOT_BUILT: &[(&str, Option<&str>)] = &[("relays.*.auth", Some("xoauth2"))];
+pub const NOT_BUILT: &[(&str, Option<&str>)] = &[];
 
 /// What a key is matched with.
 pub(super) struct Known {

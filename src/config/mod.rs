@@ -5,6 +5,7 @@
 //! again. Every mistake is a [`Problem`] that names file, line, key and remedy.
 
 pub mod changes;
+mod endpoint;
 pub mod facts;
 mod file;
 pub mod hint;
@@ -13,6 +14,7 @@ pub mod keys;
 pub mod limits;
 mod listener;
 mod machine;
+mod oauth;
 mod place;
 pub mod preset;
 pub mod problem;
@@ -33,10 +35,12 @@ use ipnet::IpNet;
 use crate::mail::{Domain, Mailbox};
 
 pub use changes::changes;
+pub use endpoint::Endpoint;
 pub use facts::{Fact, Section};
 pub use hint::HintName;
 pub use hostname::machine_name;
 pub use limits::{LimitSource, Limits, WrittenAt};
+pub use oauth::{Grant, OAuth, Provider};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use read::{Checked, inspect, inspect_as, load, users_path};
@@ -337,10 +341,37 @@ pub struct Certificates {
 /// A login at a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The user name.
+    /// The user name; for a token, the mailbox.
     pub username: String,
-    /// The password; prints as `***`.
-    pub password: Secret,
+    /// What goes with it.
+    pub proof: Proof,
+}
+
+/// What proves that a login is one's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A password; prints as `***`.
+    Password(Secret),
+    /// A token that is asked for (XOAUTH2).
+    Token(Box<OAuth>),
+}
+
+impl Credentials {
+    /// Who gives the token, where it is one.
+    pub fn oauth(&self) -> Option<&OAuth> {
+        match &self.proof {
+            Proof::Token(oauth) => Some(oauth),
+            Proof::Password(_) => None,
+        }
+    }
+
+    /// The password, where it is one.
+    pub fn password(&self) -> Option<&Secret> {
+        match &self.proof {
+            Proof::Password(password) => Some(password),
+            Proof::Token(_) => None,
+        }
+    }
 }
 
 /// How to log in at a relay.

@@ -68,9 +68,8 @@ impl Place {
         Some(self.resolve(text))
     }
 
-    /// The password in the file under `password-file`.
-    pub fn password_file(&self, table: Table) -> Option<Secret> {
-        let key = "password-file";
+    /// The password in the file under a key like `password-file`.
+    pub fn password_file(&self, table: Table, key: &str) -> Option<Secret> {
         let path = self.named(table, key)?;
         let (text, found) = match read(&path) {
             Ok(read) => read,
@@ -89,9 +88,9 @@ impl Place {
         self.password(table, key, &path, &text)
     }
 
-    /// The password that systemd hands over under the name in `password-credential`.
-    pub fn password_credential(&self, table: Table) -> Option<Secret> {
-        let key = "password-credential";
+    /// The password that systemd hands over under the name in a key like
+    /// `password-credential`.
+    pub fn password_credential(&self, table: Table, key: &str) -> Option<Secret> {
         let name = table.text(key)?;
         // What systemd takes as a credential's name; above all, it leads nowhere else.
         let odd = |it: char| it == '/' || it == ':' || it.is_control();

@@ -21,7 +21,7 @@ use crate::mail::{Domain, Mailbox};
 /// The user directory, unless the key says otherwise.
 const USERS: &str = "users.toml";
 /// The keys that make a file one with secrets in it.
-const SECRET_KEYS: [&str; 3] = ["login", "password", "password-hash"];
+const SECRET_KEYS: [&str; 4] = ["login", "password", "password-hash", "client-secret"];
 
 /// A configuration without mistakes, and what will still surprise somebody.
 #[derive(Debug, Clone)]

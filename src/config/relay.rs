@@ -6,12 +6,13 @@ use ipnet::IpNet;
 
 use super::file::Table;
 use super::limits::read_limits;
+use super::oauth::read_oauth;
 use super::place::Place;
 use super::problem::quoted;
 use super::server::{default_tls, read_server};
 use super::{
-    AuthMethod, Certificates, Credentials, Host, Preset, Relay, RelayTls, ReversePathRule, Secret,
-    Server,
+    AuthMethod, Certificates, Credentials, Host, Preset, Proof, Relay, RelayTls, ReversePathRule,
+    Secret, Server,
 };
 use crate::mail::{Domain, Mailbox};
 
@@ -30,7 +31,10 @@ pub(super) fn read_relay(name: &str, table: Table, place: &Place) -> Option<Rela
             "write server = \"[smtp.example.nl]:587\"",
         );
     }
-    let credentials = read_credentials(table, place);
+    let credentials = match table.has("oauth") {
+        true => read_token_login(table, place),
+        false => read_credentials(table, place),
+    };
     let auth = read_auth(table, credentials.as_ref());
     let logs_in = credentials.is_some() && auth != AuthMethod::None;
     let tls = table.choice(
@@ -133,6 +137,41 @@ fn read_servers(table: Table, tls: impl Fn(u16) -> RelayTls) -> Option<Vec<Serve
     first.is_some().then_some(servers)
 }
 
+/// A login with a token: the mailbox, and who gives the token for it.
+fn read_token_login(table: Table, place: &Place) -> Option<Credentials> {
+    for key in PASSWORD_KEYS.into_iter().filter(|key| table.has(key)) {
+        table.wrong(
+            key,
+            "stands beside [oauth], and a token needs no password",
+            match key {
+                "login" => "write username = \"...\" instead, or delete the table oauth",
+                _ => "delete it, or delete the table oauth",
+            },
+        );
+    }
+    let oauth = table.table("oauth", |oauth| read_oauth(oauth, place))?;
+    let username = table.text("username").map(str::to_owned);
+    if !table.has("username") && !table.has("login") {
+        table.wrong(
+            "username",
+            "is missing",
+            "write the address of the mailbox that the token is for",
+        );
+    }
+    let odd = |it: &String| it.is_empty() || it.chars().any(char::is_control);
+    if username.as_ref().is_some_and(odd) {
+        table.wrong(
+            "username",
+            "is empty or has a control character in it",
+            "write the address of the mailbox that the token is for",
+        );
+    }
+    Some(Credentials {
+        username: username?,
+        proof: Proof::Token(Box::new(oauth?)),
+    })
+}
+
 fn read_credentials(table: Table, place: &Place) -> Option<Credentials> {
     let written: Vec<&str> = PASSWORD_KEYS
         .into_iter()
@@ -146,15 +185,18 @@ fn read_credentials(table: Table, place: &Place) -> Option<Credentials> {
                 "one login is enough: delete all but one",
             );
         } else if table.has("username") {
-            table.wrong(
-                "username",
-                "has no password",
-                "write password, password-file or password-credential, too",
-            );
+            let token = table.written("auth") == Some("xoauth2");
+            if !token {
+                table.wrong(
+                    "username",
+                    "has no password",
+                    "write password, password-file or password-credential, too",
+                );
+            }
         }
         return None;
     };
-    let credentials = if key == "login" {
+    let (username, password) = if key == "login" {
         if table.has("username") {
             table.wrong(
                 "username",
@@ -172,15 +214,12 @@ fn read_credentials(table: Table, place: &Place) -> Option<Credentials> {
             );
             return None;
         };
-        Credentials {
-            username: username.to_owned(),
-            password: Secret::new(password.to_owned()),
-        }
+        (username.to_owned(), Secret::new(password.to_owned()))
     } else {
         let password = match key {
             "password" => Some(Secret::new(table.text(key)?.to_owned())),
-            "password-file" => place.password_file(table),
-            _ => place.password_credential(table),
+            "password-file" => place.password_file(table, key),
+            _ => place.password_credential(table, key),
         };
         if !table.has("username") {
             table.wrong(
@@ -189,17 +228,14 @@ fn read_credentials(table: Table, place: &Place) -> Option<Credentials> {
                 "write username = \"...\", too: often it is the address of the account",
             );
         }
-        Credentials {
-            username: table.text("username")?.to_owned(),
-            password: password?,
-        }
+        (table.text("username")?.to_owned(), password?)
     };
-    if credentials.username.is_empty() {
+    if username.is_empty() {
         table.wrong(key, "has an empty user name", "write the user name");
     }
     // A control character would end the command, or the field inside PLAIN (RFC 4616).
     let control = |it: &str| it.chars().any(char::is_control);
-    if control(&credentials.username) || control(credentials.password.expose()) {
+    if control(&username) || control(password.expose()) {
         table.wrong(
             key,
             "has a control character in the user name or the password",
@@ -207,14 +243,17 @@ fn read_credentials(table: Table, place: &Place) -> Option<Credentials> {
         );
     }
     let unreadable_here = key == "password-credential" && place.inspecting;
-    if credentials.password.expose().is_empty() && !unreadable_here {
+    if password.expose().is_empty() && !unreadable_here {
         table.wrong(
             key,
             "has an empty password",
             "write the password, or delete the login",
         );
     }
-    Some(credentials)
+    Some(Credentials {
+        username,
+        proof: Proof::Password(password),
+    })
 }
 
 fn read_auth(table: Table, credentials: Option<&Credentials>) -> AuthMethod {
@@ -230,7 +269,27 @@ fn read_auth(table: Table, credentials: Option<&Credentials>) -> AuthMethod {
                 ("none", AuthMethod::None),
             ],
         )
-        .unwrap_or(AuthMethod::Auto);
+        .unwrap_or(match table.has("oauth") {
+            true => AuthMethod::XOauth2,
+            false => AuthMethod::Auto,
+        });
+    match (auth, table.has("oauth")) {
+        (AuthMethod::XOauth2, false) => table.wrong(
+            "auth",
+            "\"xoauth2\" needs to know who gives the tokens",
+            &format!(
+                "write [{}] with provider and client-id below this table; docs/relays.md has \
+                 the steps",
+                table.path("oauth")
+            ),
+        ),
+        (AuthMethod::XOauth2, true) | (_, false) => {}
+        (_, true) => table.wrong(
+            "auth",
+            "stands beside [oauth], whose tokens are for XOAUTH2 alone",
+            "delete auth, or delete the table oauth",
+        ),
+    }
     let needs = matches!(
         auth,
         AuthMethod::Plain | AuthMethod::Login | AuthMethod::CramMd5
@@ -416,7 +475,8 @@ fn warn_of_provider(table: Table, relay: &Relay) {
             "auth",
             "Microsoft switches password logins for SMTP off by default at the end of \
              December 2026",
-            "have the tenant's admin switch SMTP AUTH on for this mailbox, or plan another relay",
+            "log in with tokens instead: a table oauth with provider = \"microsoft\" \
+             (docs/relays.md), or have the tenant's admin switch passwords on again",
         );
     }
 }

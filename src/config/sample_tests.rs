@@ -128,9 +128,11 @@ fn the_sample_files_mean_the_defaults_as_they_are_and_parse_when_uncommented() {
         std::os::unix::fs::PermissionsExt::from_mode(0o600),
     )
     .unwrap();
-    let main = uncommented(MAIN).replace("second.password", password.to_str().unwrap());
+    let main = uncommented(MAIN)
+        .replace("second.password", password.to_str().unwrap())
+        .replace("sixth.secret", password.to_str().unwrap());
     let config = parse(&main, &uncommented(USERS)).config;
-    assert_eq!(config.relays.len(), 4);
+    assert_eq!(config.relays.len(), 8);
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.users.len(), 2);
 }
@@ -148,6 +150,11 @@ fn the_values_in_the_sample_files_are_the_defaults() {
             "[relays.example.limits]" => {
                 format!("[relays.example]\nserver = \"[smtp.example.nl]:587\"\n{table}\n{line}\n")
             }
+            "[relays.fifth.oauth]" => format!(
+                "[relays.fifth]\nserver = \"[smtp.office365.com]:587\"\n\
+                 username = \"mailer@example.com\"\n{table}\nprovider = \"microsoft\"\n\
+                 client-id = \"1\"\n{line}\n"
+            ),
             table => format!("{table}\n{line}\n"),
         };
         let mut config = parse(&main, "").config;

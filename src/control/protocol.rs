@@ -35,8 +35,9 @@ pub use message::{
 };
 pub use metrics::{HintCount, Latency, MetricsReport, RelayTraffic};
 pub use relay::{
-    Dialogue, LimitsReport, RelayState, RelayStatus, RelayTestReport, RouteReport, Side, UserShare,
-    VerificationReport, VerificationState, WindowReport,
+    Dialogue, LimitsReport, LoggedIn, LoginPrompt, OAuthReport, RelayState, RelayStatus,
+    RelayTestReport, RouteReport, Side, UserShare, VerificationReport, VerificationState,
+    WindowReport,
 };
 pub use status::{
     AlarmReport, HintReport, ListenerStatus, QueueCounts, ReloadReport, SpoolReport, StatusReport,
@@ -152,6 +153,15 @@ pub enum Request {
         /// Its name.
         relay: String,
     },
+    /// Log in for a relay that takes tokens: one [`Item::Login`] if a person has to do
+    /// something, then one [`Item::LoggedIn`], and mostly one [`Item::RelayTest`].
+    RelayLogin {
+        /// Its name.
+        relay: String,
+        /// A refresh token that was got elsewhere; it is never logged. None: begin a login.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refresh_token: Option<String>,
+    },
     /// Confirm a relay with the token of its verification message: one [`Item::Verified`].
     RelayConfirm {
         /// The token; it is never logged.
@@ -203,6 +213,7 @@ impl Request {
             Self::RelayResume { .. } => "relay-resume",
             Self::RelayTest { .. } => "relay-test",
             Self::RelayVerify { .. } => "relay-verify",
+            Self::RelayLogin { .. } => "relay-login",
             Self::RelayConfirm { .. } => "relay-confirm",
             Self::Route { .. } => "route",
             Self::Hints { .. } => "hints",
@@ -221,6 +232,7 @@ impl Request {
             | Self::RelayResume { .. }
             | Self::RelayTest { .. }
             | Self::RelayVerify { .. }
+            | Self::RelayLogin { .. }
             | Self::Reload {} => true,
             Self::Status {}
             | Self::Queue { .. }
@@ -265,7 +277,11 @@ pub enum Item {
     Relay(Box<RelayStatus>),
     /// To `relay-test` and `relay-verify`, while they run.
     Dialogue(Dialogue),
-    /// To `relay-test` and `relay-verify`, at their end.
+    /// To `relay-login`, when a person has to do something.
+    Login(LoginPrompt),
+    /// To `relay-login`, when it is done.
+    LoggedIn(LoggedIn),
+    /// To `relay-test`, `relay-verify` and `relay-login`, at their end.
     RelayTest(RelayTestReport),
     /// To `relay-confirm`.
     Verified(Verified),

@@ -310,6 +310,28 @@ async fn read_request(stream: &mut UnixStream) -> io::Result<Result<Request, Fai
     }))
 }
 
+/// A request as it may be read by whoever reads the log.
+fn shown(request: &Request) -> String {
+    let hidden = || "***".to_owned();
+    let shown = match request.clone() {
+        // A token in the log would confirm a relay for whoever reads it first.
+        Request::RelayConfirm { dry_run, .. } => Request::RelayConfirm {
+            token: hidden(),
+            dry_run,
+        },
+        // And this one sends mail in a mailbox's name.
+        Request::RelayLogin {
+            relay,
+            refresh_token,
+        } => Request::RelayLogin {
+            relay,
+            refresh_token: refresh_token.map(|_| hidden()),
+        },
+        other => other,
+    };
+    serde_json::to_string(&shown).unwrap_or_default()
+}
+
 /// Every change and every look into somebody's mail leaves a line behind.
 fn log(request: &Request, peer: &Peer) {
     let (user, uid, gid, pid) = (peer.user.as_str(), peer.uid, peer.gid, peer.pid);
@@ -320,11 +342,7 @@ fn log(request: &Request, peer: &Peer) {
         );
         return;
     }
-    let request = match request {
-        // A token in the log would confirm a relay for whoever reads it first.
-        Request::RelayConfirm { .. } => r#"{"relay-confirm":{"token":"***"}}"#.to_owned(),
-        other => serde_json::to_string(other).unwrap_or_default(),
-    };
+    let request = shown(request);
     info!(request, user, uid, gid, pid, "control request");
 }
 

@@ -1,5 +1,7 @@
 //! Answers to what is asked on the control socket.
 
+mod login;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,6 +186,13 @@ impl Answers {
             Request::Top { interval_seconds } => self.top(interval_seconds, to, stopping).await?,
             Request::RelayTest { relay } => self.relay_test(&relay, to).await?,
             Request::RelayVerify { relay } => self.relay_verify(&relay, to).await?,
+            Request::RelayLogin {
+                relay,
+                refresh_token,
+            } => {
+                self.relay_login(&relay, refresh_token, to, stopping)
+                    .await?;
+            }
             Request::RelayConfirm { token, dry_run } => {
                 let by = (!dry_run).then(|| to.peer().user.clone());
                 let confirmed = self.relay_confirm(&token, by).await?;

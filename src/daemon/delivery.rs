@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::config::Limits;
+use crate::config::{Limits, Relay};
 use crate::mail::QueueId;
 use crate::outcome::{Cause, Health};
 use crate::release::{Ledger, Release};
@@ -143,6 +143,7 @@ impl Delivery {
                 }
             }
         }
+        self.forget_logins().await;
         // From here on a start reads no more of the log than what comes after this.
         self.hand_over_ledger();
         self.restore().await;
@@ -178,6 +179,7 @@ impl Delivery {
             }
         }
         self.office.pool.close().await;
+        self.office.tokens.close().await;
         self.hand_over_ledger();
     }
 
@@ -307,6 +309,10 @@ impl Delivery {
             Event::Confirm { token, by, done } => {
                 done.send(self.confirm(&token, by).await).ok();
             }
+            Event::Mended { relay, done } => {
+                self.mended(&relay, now.wall).await;
+                done.send(()).ok();
+            }
             Event::Resume { relay, done } => {
                 let change = self.book(&relay).health.resume(now.wall);
                 self.health_changed(&relay, change).await;
@@ -337,22 +343,38 @@ impl Delivery {
         self.office.pool.reloaded();
         // Whoever reloads has mended something: relays in trouble are tried at once.
         let now = self.office.clock.now();
-        let troubled: Vec<String> = self
-            .relays
-            .iter()
-            .filter(|(_, it)| {
-                it.health
-                    .pause()
-                    .is_some_and(|it| it.cause != Cause::Administrator)
-            })
-            .map(|(relay, _)| relay.clone())
-            .collect();
-        for relay in troubled {
-            let change = self.book(&relay).health.resume(now);
-            self.health_changed(&relay, change).await;
+        let relays: Vec<String> = self.relays.keys().cloned().collect();
+        for relay in relays {
+            self.mended(&relay, now).await;
         }
+        self.forget_logins().await;
         self.verify_relays().await;
         self.sort_all_flows().await;
+    }
+
+    /// A relay that had trouble is tried at once, unless an administrator paused it.
+    async fn mended(&mut self, relay: &str, now: Timestamp) {
+        let health = &mut self.book(relay).health;
+        let troubled = health
+            .pause()
+            .is_some_and(|it| it.cause != Cause::Administrator);
+        if troubled {
+            let change = health.resume(now);
+            self.health_changed(relay, change).await;
+        }
+    }
+
+    /// A relay that is gone, or takes a password now, has no use for a login.
+    async fn forget_logins(&self) {
+        let relays = self.live.config.relays.values();
+        let logins: Vec<&Relay> = relays
+            .filter(|it| {
+                it.credentials
+                    .as_ref()
+                    .is_some_and(|it| it.oauth().is_some())
+            })
+            .collect();
+        self.office.tokens.retain(&logins).await;
     }
 
     /// What is done once a minute: delay warnings for what waits for a paused relay, and
@@ -360,6 +382,10 @@ impl Delivery {
     async fn round(&mut self) {
         self.hand_over_ledger();
         self.office.pool.tidy();
+        for relay in self.live.config.relays.values() {
+            let timeouts = &self.live.config.timeouts;
+            self.office.tokens.tend(relay, timeouts).await;
+        }
         self.watch().await;
         self.fetch_left_behind().await;
         let warn_after = self.live.config.retry.warn_after;

@@ -74,6 +74,14 @@ pub enum Event {
         /// Told what came of it, when it is durable.
         done: oneshot::Sender<Result<Confirmed, Unconfirmed>>,
     },
+    /// What a relay had trouble with may be over: it is tried at once, unless an
+    /// administrator paused it.
+    Mended {
+        /// Its name.
+        relay: String,
+        /// Told when it is done and durable.
+        done: oneshot::Sender<()>,
+    },
     /// An administrator wants a relay tried at once.
     Resume {
         /// Its name.
@@ -226,6 +234,11 @@ impl Desk {
     /// Has a paused relay tried at once.
     pub async fn resume(&self, relay: String) -> Result<(), Stopping> {
         self.ask(|done| Event::Resume { relay, done }).await
+    }
+
+    /// Has a relay that had trouble tried at once.
+    pub async fn mended(&self, relay: String) -> Result<(), Stopping> {
+        self.ask(|done| Event::Mended { relay, done }).await
     }
 
     /// Changes messages.

@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::config::{Checked, Config, ConfigError, MinFree};
 use crate::control;
 use crate::dns::{Dns, SystemResolver};
+use crate::oauth::{Keeper, Tokens};
 use crate::outcome::Rules;
 use crate::relay::Pool;
 use crate::spool::{Reserve, Spool, SpoolError, SpoolOptions};
@@ -274,9 +275,11 @@ impl Daemon {
         let (desk, events) = Desk::new();
 
         let deliveries = Lifecycle::default();
+        let tokens = Tokens::new(dns.clone(), clock.clone(), Keeper::Spool(spool.clone()));
         let office = Arc::new(Office {
             spool: spool.clone(),
-            pool: Pool::new(dns.clone(), clock.clone()),
+            pool: Pool::new(dns.clone(), clock.clone(), tokens.clone()),
+            tokens,
             live: seen.clone(),
             rules: refusal_rules,
             clock: clock.clone(),

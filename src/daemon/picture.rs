@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use crate::config::{Host, Limits, Relay, RelayTls, Server};
 use crate::control::describe::Situation;
 use crate::control::protocol::{
-    LimitsReport, MailingReport, MessageState, RelayState, RelayStatus, UserShare, WindowReport,
+    LimitsReport, MailingReport, MessageState, OAuthReport, RelayState, RelayStatus, UserShare,
+    WindowReport,
 };
 use crate::mail::{Envelope, Origin, State};
+use crate::oauth::{Standing, TokenError};
 use crate::outcome::Cause;
 use crate::release::{Outlook, Wait};
 use crate::spool::{FlowKey, RelayCounts, Waiting};
@@ -133,21 +135,26 @@ impl Delivery {
         names.extend(missing.map(|(name, _)| name));
         let default = live.config.default_relay.as_deref();
         let blank = RelayBook::default();
-        names
+        let mut told = Vec::new();
+        for name in names
             .into_iter()
             .filter(|name| only.is_none_or(|it| it == **name))
-            .map(|name| {
-                let counts = spool.relays.get(name).copied().unwrap_or_default();
-                let book = self.relays.get(name).unwrap_or(&blank);
-                let relay = live.config.relays.get(name);
-                let mut status = picture(name, relay, book, counts, default == Some(name));
-                if let Some(relay) = relay.filter(|it| it.verify) {
-                    let is_active = self.office.confirmations.is_active(relay);
-                    add_verification(&mut status, relay, book, is_active, now);
-                }
-                status
-            })
-            .collect()
+        {
+            let counts = spool.relays.get(name).copied().unwrap_or_default();
+            let book = self.relays.get(name).unwrap_or(&blank);
+            let relay = live.config.relays.get(name);
+            let mut status = picture(name, relay, book, counts, default == Some(name));
+            if let Some(relay) = relay.filter(|it| it.verify) {
+                let is_active = self.office.confirmations.is_active(relay);
+                add_verification(&mut status, relay, book, is_active, now);
+            }
+            if let Some(relay) = relay {
+                let standing = self.office.tokens.standing(relay).await;
+                status.oauth = standing.as_ref().map(oauth_report);
+            }
+            told.push(status);
+        }
+        told
     }
 
     /// What is used and left of the limits: of every relay, or of one by name.
@@ -314,6 +321,20 @@ fn picture(
         last_failure: book.last_failure.as_ref().map(|it| it.0),
         last_error: book.last_failure.as_ref().map(|it| it.1.clone()),
         verification: None,
+        oauth: None,
+    }
+}
+
+/// How a login with tokens stands.
+fn oauth_report(standing: &Standing) -> OAuthReport {
+    OAuthReport {
+        grant: standing.grant.name().to_owned(),
+        since: standing.since.as_ref().map(|it| it.0),
+        by: standing.since.as_ref().map(|it| it.1.clone()),
+        used: standing.used,
+        expires: standing.expires,
+        trouble: standing.trouble.as_ref().map(ToString::to_string),
+        remedy: standing.trouble.as_ref().map(TokenError::remedy),
     }
 }
 

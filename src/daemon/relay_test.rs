@@ -130,7 +130,9 @@ fn stage(error: &RelayError) -> Stage {
         | RelayError::Garbage { stage, .. }
         | RelayError::Silent { stage, .. }
         | RelayError::Closed { stage, .. } => *stage,
-        RelayError::NoSecureLogin { .. } | RelayError::AuthUnavailable { .. } => Stage::Auth,
+        RelayError::NoSecureLogin { .. }
+        | RelayError::AuthUnavailable { .. }
+        | RelayError::Token(_) => Stage::Auth,
         RelayError::Unsupported { .. } | RelayError::TooLarge { .. } => Stage::Mail,
         RelayError::Ours { .. } | RelayError::Cancelled => Stage::Connect,
     }

@@ -15,6 +15,7 @@ use crate::control::describe;
 use crate::mail::{
     Envelope, Hold, HoldReason, Mailbox, Origin, QueueId, RecipientStatus, ReversePath, State,
 };
+use crate::oauth::Tokens;
 use crate::outcome::report::HEADER_MAXIMUM_BYTES;
 use crate::outcome::settle::in_turn;
 use crate::outcome::{Health, Policy, Report, Rules, Settlement, report, settle};
@@ -35,6 +36,8 @@ pub struct Office {
     pub spool: Spool,
     /// The connections.
     pub pool: Pool,
+    /// What some relays want instead of a password.
+    pub tokens: Tokens,
     /// The configuration in use.
     pub live: watch::Receiver<Arc<Live>>,
     /// What refusals mean.

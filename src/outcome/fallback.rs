@@ -104,6 +104,13 @@ pub fn judge_error(error: &RelayError) -> Finding {
              or 465, or set auth for this relay to what it offers.",
             "no login mechanism",
         ),
+        RelayError::Token(trouble) => {
+            let (class, rule) = match trouble.is_passing() {
+                true => (Class::Unreachable, "no token for now"),
+                false => (Class::NotLoggedIn, "no token"),
+            };
+            return finding(class, Action::PauseRelay, &trouble.remedy(), rule.into());
+        }
         RelayError::Unsupported { .. } => (
             Class::Protocol,
             Action::FailMessage,

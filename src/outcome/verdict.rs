@@ -8,6 +8,7 @@ use crate::mail::{
     Diagnostic, EnhancedStatus, Envelope, HoldReason, Notify, Origin, Recipient, RecipientStatus,
     ReversePath, Stage,
 };
+use crate::oauth::TokenError;
 use crate::relay::{Attempt, Delivery, RelayError, Severity};
 
 use super::classify::{classify, classify_error};
@@ -168,6 +169,8 @@ fn own_status(error: &RelayError) -> Option<EnhancedStatus> {
         RelayError::Connect { .. } => (4, 4, 1),
         RelayError::Tls { .. } | RelayError::NoSecureLogin { .. } => (4, 7, 10),
         RelayError::AuthUnavailable { .. } => (4, 7, 9),
+        RelayError::Token(trouble) if trouble.is_passing() => (4, 7, 0),
+        RelayError::Token(_) => (4, 7, 8),
         RelayError::Garbage { .. } => (4, 5, 0),
         RelayError::Silent { .. } | RelayError::Closed { .. } => (4, 4, 2),
         RelayError::Unsupported { what: "SMTPUTF8" } => (5, 6, 7),
@@ -228,6 +231,10 @@ fn own_error(last: &Diagnostic) -> Option<RelayError> {
         (4, 7, 10) if stage == Stage::Tls => RelayError::Tls { server, detail },
         (4, 7, 10) => RelayError::NoSecureLogin { server },
         (4, 7, 9) => RelayError::AuthUnavailable { offered: detail },
+        (4, 7, 0 | 8) => RelayError::Token(TokenError::Recalled {
+            words: detail,
+            passing: status.detail == 0,
+        }),
         (4, 5, 0) => RelayError::Garbage {
             stage,
             said: detail,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::mail::Stage;
+use crate::oauth::TokenError;
 use crate::smtp::Reply;
 
 /// What one transaction, or the attempt to start one, came to.
@@ -158,6 +159,9 @@ pub enum RelayError {
         /// The relay's AUTH keywords, or `none`.
         offered: String,
     },
+    /// The relay wants a token, and there is none.
+    #[error("no access token: {0}")]
+    Token(TokenError),
     /// Our own side failed: the content could not be read, or the spool not be written.
     #[error("our own trouble: {detail}")]
     Ours {
@@ -192,7 +196,7 @@ impl RelayError {
             Self::Connect { .. } | Self::Cancelled => Stage::Connect,
             Self::Tls { .. } => Stage::Tls,
             Self::NoSecureLogin { .. } => Stage::StartTls,
-            Self::AuthUnavailable { .. } => Stage::Auth,
+            Self::AuthUnavailable { .. } | Self::Token(_) => Stage::Auth,
             Self::Refused { stage, .. }
             | Self::Garbage { stage, .. }
             | Self::Silent { stage, .. }
@@ -214,7 +218,8 @@ impl RelayError {
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::NoSecureLogin { .. }
-            | Self::AuthUnavailable { .. } => Severity::Relay,
+            | Self::AuthUnavailable { .. }
+            | Self::Token(_) => Severity::Relay,
             Self::Refused { stage, .. }
             | Self::Garbage { stage, .. }
             | Self::Silent { stage, .. }

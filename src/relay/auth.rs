@@ -7,13 +7,22 @@ use md5::Md5;
 
 use super::RelayError;
 use super::wire::Wire;
-use crate::config::{AuthMethod, Credentials};
+use crate::config::{AuthMethod, Secret};
 use crate::mail::Stage;
+use crate::mail::text::printable;
 use crate::smtp::{Extensions, Reply};
 use std::time::Duration;
 
 /// With its initial response, AUTH is a command line like any other (RFC 4954 section 4).
 const INITIAL_LINE_MAXIMUM: usize = 510;
+
+/// What is said to log in.
+pub(super) struct Login<'a> {
+    /// The user name; for XOAUTH2, the mailbox.
+    pub(super) username: &'a str,
+    /// The password; for XOAUTH2, the access token.
+    pub(super) password: &'a Secret,
+}
 
 /// A mechanism that we can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +33,7 @@ pub enum Mechanism {
     Login,
     /// RFC 2195.
     CramMd5,
-    /// OAuth 2 bearer tokens; the password is the token.
+    /// OAuth 2 bearer tokens.
     XOauth2,
 }
 
@@ -72,24 +81,24 @@ pub(super) fn choose(
 pub(super) async fn log_in(
     wire: &mut Wire,
     mechanism: Mechanism,
-    credentials: &Credentials,
+    login: &Login<'_>,
     limit: Duration,
 ) -> Result<Reply, RelayError> {
-    wire.mask(secrets(credentials));
+    wire.mask(secrets(login));
     match mechanism {
-        Mechanism::Plain => single(wire, mechanism, plain(credentials), limit).await,
-        Mechanism::XOauth2 => single(wire, mechanism, xoauth2(credentials), limit).await,
+        Mechanism::Plain => single(wire, mechanism, plain(login), limit).await,
+        Mechanism::XOauth2 => single(wire, mechanism, xoauth2(login), limit).await,
         Mechanism::Login => {
             // Servers word the two questions as they like; their order is always this.
             let reply = ask(wire, "AUTH LOGIN", limit).await?;
             if !challenged(&reply)? {
                 return Ok(reply);
             }
-            let reply = say(wire, &BASE64.encode(&credentials.username), limit).await?;
+            let reply = say(wire, &BASE64.encode(login.username), limit).await?;
             if !challenged(&reply)? {
                 return Ok(reply);
             }
-            let password = BASE64.encode(credentials.password.expose());
+            let password = BASE64.encode(login.password.expose());
             finish(say(wire, &password, limit).await?)
         }
         Mechanism::CramMd5 => {
@@ -104,7 +113,7 @@ pub(super) async fn log_in(
                     said: "a CRAM-MD5 challenge that is not base64".to_owned(),
                 });
             };
-            finish(say(wire, &cram_md5(credentials, &challenge), limit).await?)
+            finish(say(wire, &cram_md5(login, &challenge), limit).await?)
         }
     }
 }
@@ -128,11 +137,43 @@ async fn single(
         }
         say(wire, &response, limit).await?
     };
+    if mechanism != Mechanism::XOauth2 {
+        return finish(reply);
+    }
     // XOAUTH2 explains a refusal in a challenge; an empty answer brings the refusal.
-    if reply.is_intermediate() && mechanism == Mechanism::XOauth2 {
-        return finish(wire.command(Stage::Auth, "", "", limit).await?);
+    let mut explained = None;
+    let mut reply = reply;
+    if reply.code == 334 {
+        explained = explanation(&reply);
+        reply = wire
+            .command(Stage::Auth, "", "(an empty line)", limit)
+            .await?;
+    }
+    if reply.is_permanent() {
+        let explained = explained.map(|it| format!(": {it}")).unwrap_or_default();
+        reply.lines.push(format!("({TOKEN_REFUSED}{explained})"));
     }
     finish(reply)
+}
+
+/// Said behind a server's own words when it was a token that it refused; the rules about
+/// refusals know it.
+const TOKEN_REFUSED: &str = "Penstock: the server refuses the access token";
+
+/// What the JSON in a challenge says (the same from Google and Microsoft):
+/// `{"status":"401","schemes":"Bearer","scope":"https://mail.google.com/"}`.
+fn explanation(challenge: &Reply) -> Option<String> {
+    let octets = BASE64.decode(challenge.lines.first()?.trim()).ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&octets).ok()?;
+    let said: Vec<String> = ["status", "schemes", "scope"]
+        .iter()
+        .filter_map(|key| {
+            let value = json.get(key)?;
+            let value = value.as_str().map_or(value.to_string(), str::to_owned);
+            Some(format!("{key} {}", printable(value.as_bytes(), 100)))
+        })
+        .collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 async fn ask(wire: &mut Wire, command: &str, limit: Duration) -> Result<Reply, RelayError> {
@@ -165,32 +206,32 @@ fn finish(reply: Reply) -> Result<Reply, RelayError> {
     }
 }
 
-fn plain(credentials: &Credentials) -> String {
-    let Credentials { username, password } = credentials;
+fn plain(login: &Login<'_>) -> String {
+    let Login { username, password } = login;
     BASE64.encode(format!("\0{username}\0{}", password.expose()))
 }
 
-fn xoauth2(credentials: &Credentials) -> String {
-    let Credentials { username, password } = credentials;
+fn xoauth2(login: &Login<'_>) -> String {
+    let Login { username, password } = login;
     let token = password.expose();
     BASE64.encode(format!("user={username}\x01auth=Bearer {token}\x01\x01"))
 }
 
-fn cram_md5(credentials: &Credentials, challenge: &[u8]) -> String {
-    let mut mac = Hmac::<Md5>::new_from_slice(credentials.password.expose().as_bytes())
+fn cram_md5(login: &Login<'_>, challenge: &[u8]) -> String {
+    let mut mac = Hmac::<Md5>::new_from_slice(login.password.expose().as_bytes())
         .expect("HMAC takes keys of any length");
     mac.update(challenge);
     let digest = mac.finalize().into_bytes();
     let digits: String = digest.iter().map(|it| format!("{it:02x}")).collect();
-    BASE64.encode(format!("{} {digits}", credentials.username))
+    BASE64.encode(format!("{} {digits}", login.username))
 }
 
 /// The password in every form in which we send it.
-fn secrets(credentials: &Credentials) -> [String; 4] {
-    let password = credentials.password.expose();
+fn secrets(login: &Login<'_>) -> [String; 4] {
+    let password = login.password.expose();
     [
-        plain(credentials),
-        xoauth2(credentials),
+        plain(login),
+        xoauth2(login),
         BASE64.encode(password),
         password.to_owned(),
     ]
@@ -238,13 +279,13 @@ mod tests {
     /// The example of RFC 2195 section 2.
     #[test]
     fn cram_md5_answers_as_the_standard_does() {
-        let credentials = Credentials {
-            username: "tim".into(),
-            password: Secret::new("tanstaaftanstaaf".into()),
+        let login = Login {
+            username: "tim",
+            password: &Secret::new("tanstaaftanstaaf".into()),
         };
         let challenge = b"<1896.697170952@postoffice.reston.mci.net>";
         assert_eq!(
-            cram_md5(&credentials, challenge),
+            cram_md5(&login, challenge),
             "dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw"
         );
     }

@@ -10,14 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
-use super::auth::{Mechanism, choose, log_in};
+use super::auth::{Login, Mechanism, choose, log_in};
 use super::find::find;
 use super::secure::TlsFacts;
 use super::transcript::Transcript;
 use super::wire::{Stream, Wire, io_words};
-use crate::config::{AuthMethod, Certificates, Relay, RelayTls, Server, Timeouts};
+use crate::config::{AuthMethod, Certificates, Proof, Relay, RelayTls, Secret, Server, Timeouts};
 use crate::dns::Dns;
 use crate::mail::Stage;
+use crate::oauth::{AccessToken, Tokens};
 use crate::smtp::Extensions;
 use crate::tls::ClientTls;
 
@@ -66,6 +67,7 @@ pub(super) struct Unconnected {
 /// Makes connections; keeps what is expensive to make.
 pub(super) struct Dialer {
     dns: Arc<dyn Dns>,
+    tokens: Tokens,
     pub(super) tls: Mutex<HashMap<(Certificates, bool), ClientTls>>,
 }
 
@@ -73,20 +75,24 @@ pub(super) struct Dialer {
 pub(super) struct Try<'a> {
     pub(super) target: &'a Target,
     pub(super) server: &'a Server,
+    /// For a relay that takes one.
+    pub(super) token: Option<&'a Secret>,
     pub(super) transcript: Option<Transcript>,
     pub(super) reached: String,
 }
 
 impl Dialer {
-    pub(super) fn new(dns: Arc<dyn Dns>) -> Self {
+    pub(super) fn new(dns: Arc<dyn Dns>, tokens: Tokens) -> Self {
         Self {
             dns,
+            tokens,
             tls: Mutex::default(),
         }
     }
 
     /// Forgets certificates read from files, and what DNS said: they may have changed.
     pub(super) fn forget(&self) {
+        self.tokens.reloaded();
         self.dns.forget();
         self.tls
             .lock()
@@ -94,14 +100,63 @@ impl Dialer {
             .clear();
     }
 
+    /// Connects, with an access token where the relay takes one.
+    ///
+    /// A server that refuses a token may know more of it than its lifetime tells: it was
+    /// revoked, or its rights have changed since. So it is told a new one, once.
+    pub(super) async fn connect(
+        &self,
+        target: &Target,
+        transcript: Option<Transcript>,
+    ) -> Result<Connection, Unconnected> {
+        let credentials = target.relay.credentials.as_ref();
+        let wants_token = credentials.is_some_and(|it| it.oauth().is_some());
+        if !wants_token {
+            return self.connect_with(target, None, transcript).await;
+        }
+        let mut transcript = transcript;
+        let mut refused: Option<AccessToken> = None;
+        loop {
+            let asked = self
+                .tokens
+                .access(&target.relay, &target.timeouts, refused.as_ref());
+            let token = match asked.await {
+                Ok(token) => token,
+                Err(trouble) => {
+                    let server = trouble.host().to_owned();
+                    let error = RelayError::Token(trouble);
+                    note(&mut transcript, &error.to_string());
+                    return Err(Unconnected {
+                        error,
+                        server,
+                        transcript,
+                    });
+                }
+            };
+            note(&mut transcript, "there is an access token");
+            let made = self
+                .connect_with(target, Some(token.secret()), transcript)
+                .await;
+            match made {
+                Err(failed) if refused.is_none() && failed.refuses_login() => {
+                    transcript = failed.transcript;
+                    note(&mut transcript, "once more with a new access token");
+                    refused = Some(token);
+                }
+                made => return made,
+            }
+        }
+    }
+
     /// Tries the relay's servers in order.
     ///
     /// The next is tried when one cannot be reached or does not greet; not when it
     /// refuses the login, for the next would only count one more failed attempt. Of
     /// several errors the one that came furthest is told, the first of equals.
-    pub(super) async fn connect(
+    async fn connect_with(
         &self,
         target: &Target,
+        token: Option<&Secret>,
         transcript: Option<Transcript>,
     ) -> Result<Connection, Unconnected> {
         let mut worst: Option<(RelayError, String)> = None;
@@ -110,6 +165,7 @@ impl Dialer {
             let mut attempt = Try {
                 target,
                 server,
+                token,
                 transcript: transcript.take(),
                 reached: String::new(),
             };
@@ -316,13 +372,18 @@ impl Dialer {
         let Some(mechanism) = choose(relay.auth, offered)? else {
             return Ok(None);
         };
-        log_in(
-            wire,
-            mechanism,
-            credentials,
-            attempt.target.timeouts.command,
-        )
-        .await?;
+        let password = match &credentials.proof {
+            Proof::Password(password) => password,
+            Proof::Token(_) => attempt.token.ok_or_else(|| RelayError::Ours {
+                detail: "no access token where one is needed".to_owned(),
+            })?,
+        };
+        let login = Login {
+            username: &credentials.username,
+            password,
+        };
+        let limit = attempt.target.timeouts.command;
+        log_in(wire, mechanism, &login, limit).await?;
         // Nothing said from here on can quote what was only sent until here.
         wire.mask([]);
         Ok(Some(mechanism))
@@ -335,9 +396,23 @@ impl Try<'_> {
     }
 
     pub(super) fn note(&mut self, words: &str) {
-        if let Some(transcript) = &mut self.transcript {
-            transcript.add(super::transcript::Said::Note, words);
-        }
+        note(&mut self.transcript, words);
+    }
+}
+
+impl Unconnected {
+    /// Whether a server said for good that the login is not right.
+    fn refuses_login(&self) -> bool {
+        matches!(
+            &self.error,
+            RelayError::Refused { stage: Stage::Auth, reply } if reply.is_permanent()
+        )
+    }
+}
+
+fn note(transcript: &mut Option<Transcript>, words: &str) {
+    if let Some(transcript) = transcript {
+        transcript.add(super::transcript::Said::Note, words);
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Delivery, Job, RelayError};
 use crate::clock::Clock;
 use crate::config::Relay;
 use crate::dns::Dns;
+use crate::oauth::Tokens;
 
 /// A connection without work is kept this long: servers close theirs after minutes, and
 /// a batch has no longer gaps.
@@ -55,9 +56,9 @@ pub(super) struct Slot {
 
 impl Pool {
     /// A pool without connections.
-    pub fn new(dns: Arc<dyn Dns>, clock: Clock) -> Self {
+    pub fn new(dns: Arc<dyn Dns>, clock: Clock, tokens: Tokens) -> Self {
         Self(Arc::new(Shared {
-            dialer: Dialer::new(dns),
+            dialer: Dialer::new(dns, tokens),
             clock,
             relays: Mutex::default(),
             farewells: Mutex::default(),

@@ -19,14 +19,15 @@ use super::fake::{Act, Fake, Script};
 use super::*;
 use crate::clock::Clock;
 use crate::config::{
-    AuthMethod, Certificates, Credentials, Host, Limits, Preset, Relay, RelayTls, ReversePathRule,
-    Secret, Server, Timeouts,
+    AuthMethod, Certificates, Credentials, Host, Limits, Preset, Proof, Relay, RelayTls,
+    ReversePathRule, Secret, Server, Timeouts,
 };
 use crate::dns::Zone;
 use crate::mail::{
     Body, Domain, Envelope, ForwardPath, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
     RecipientStatus, Ret, ReversePath, Rule, Stage, State,
 };
+use crate::oauth::{Keeper, Tokens};
 
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\n.dot\r\nlast line\r\n";
 const ALL: &[&str] = &["PIPELINING", "SIZE 1000000", "8BITMIME", "DSN", "SMTPUTF8"];
@@ -69,7 +70,7 @@ fn with_login(fake: &Fake, tls: RelayTls) -> Relay {
     relay.servers[0].tls = tls;
     relay.credentials = Some(Credentials {
         username: "jan".into(),
-        password: Secret::new("s3cr3t-word".into()),
+        proof: Proof::Password(Secret::new("s3cr3t-word".into())),
     });
     relay.certificates.fingerprint = Some(fake.fingerprint);
     relay
@@ -150,7 +151,14 @@ fn pool() -> Pool {
 
 fn pool_with(zone: Zone) -> Pool {
     let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
-    Pool::new(Arc::new(zone), clock)
+    pool_at(zone, clock)
+}
+
+fn pool_at(zone: Zone, clock: Clock) -> Pool {
+    let dns: Arc<dyn crate::dns::Dns> = Arc::new(zone);
+    let keeper = Keeper::Memory(Arc::default());
+    let tokens = Tokens::new(dns.clone(), clock.clone(), keeper);
+    Pool::new(dns, clock, tokens)
 }
 
 fn error(delivery: &Delivery, place: usize) -> &RelayError {

@@ -9,6 +9,8 @@ mod client;
 #[allow(dead_code)]
 mod dns;
 #[allow(dead_code)]
+mod endpoint;
+#[allow(dead_code)]
 mod harness;
 #[allow(dead_code)]
 mod intake;
@@ -25,6 +27,7 @@ mod hostile;
 mod layers;
 mod limits;
 mod newcomers;
+mod oauth;
 mod pages;
 mod permission;
 mod refusals;

@@ -187,7 +187,11 @@ pub struct FakeRelay {
     keep_content: bool,
     address: SocketAddr,
     told: Option<Told>,
+    judge: Option<Judge>,
 }
+
+/// Whether a token is good for a mailbox.
+type Judge = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// Who is told each content before it is answered.
 type Told = Box<dyn Fn(&[u8]) + Send + Sync>;
@@ -214,6 +218,7 @@ impl Default for FakeRelay {
             keep_content: true,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             told: None,
+            judge: None,
         }
     }
 }
@@ -235,6 +240,13 @@ impl FakeRelay {
         self.logins.insert(username.into(), password.into());
         self.login_required = true;
         self
+    }
+
+    /// Takes XOAUTH2 alone, and the tokens that this finds good; MAIL needs a login.
+    pub fn tokens(mut self, judge: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Self {
+        self.judge = Some(Box::new(judge));
+        self.login_required = true;
+        self.mechanisms("XOAUTH2")
     }
 
     pub fn extension(mut self, line: &str) -> Self {
@@ -321,6 +333,7 @@ impl FakeRelay {
             acceptor: certificate.acceptor(),
             keep_content: self.keep_content,
             told: self.told,
+            judge: self.judge,
             started: Instant::now(),
             memory: Mutex::new(Memory::default()),
             changed: watch::Sender::new(0),
@@ -349,6 +362,7 @@ struct Shared {
     acceptor: tokio_rustls::TlsAcceptor,
     keep_content: bool,
     told: Option<Told>,
+    judge: Option<Judge>,
     started: Instant,
     memory: Mutex<Memory>,
     changed: watch::Sender<u64>,
@@ -917,12 +931,25 @@ impl Conversation {
                         .to_owned()
                 };
                 let (username, token) = (field("user="), field("auth=Bearer "));
-                let right = self.is_right(&username, &token);
+                let right = match &self.shared.judge {
+                    Some(judge) => judge(&username, &token),
+                    None => self.is_right(&username, &token),
+                };
+                if self.shared.judge.is_some() && !right {
+                    // The way of Google and Microsoft: the reason, and an empty line.
+                    let reason = r#"{"status":"401","schemes":"Bearer","scope":"mail"}"#;
+                    let answer = self.answer_to(&BASE64.encode(reason), None).await?;
+                    if !answer.is_empty() {
+                        self.offence("a reason for a refusal was answered with words");
+                    }
+                }
                 (username, token, right)
             }
         };
         let usual = if right {
             "235 2.7.0 welcome"
+        } else if self.shared.judge.is_some() {
+            "535 5.7.3 Authentication unsuccessful"
         } else {
             "535 5.7.8 wrong"
         };

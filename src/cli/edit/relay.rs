@@ -32,7 +32,25 @@ pub struct RelaySettings {
     /// The password is a credential of the systemd service
     #[arg(long, value_name = "NAME")]
     pub password_credential: Option<String>,
-    /// auto, plain, login, cram-md5 or none
+    /// Log in with tokens of this provider instead of a password: microsoft or google
+    #[arg(long, value_name = "PROVIDER", conflicts_with_all = ["password", "password_file", "password_credential"])]
+    pub oauth: Option<String>,
+    /// The id of the application that is registered at the provider
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// The Directory (tenant) ID at Microsoft
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// The application's secret stands in this file, 0640 root:penstock
+    #[arg(long, value_name = "FILE", conflicts_with = "client_secret_credential")]
+    pub client_secret_file: Option<String>,
+    /// The application's secret is a credential of the systemd service
+    #[arg(long, value_name = "NAME")]
+    pub client_secret_credential: Option<String>,
+    /// login (a person, once) or client-credentials (the application itself)
+    #[arg(long)]
+    pub grant: Option<String>,
+    /// auto, plain, login, cram-md5, xoauth2 or none
     #[arg(long, value_name = "METHOD")]
     pub auth: Option<String>,
     /// implicit, required, opportunistic or off; by default the port decides
@@ -76,6 +94,12 @@ pub struct RelaySettings {
 
 /// The keys that a new way to give the password makes pointless.
 const PASSWORD_KEYS: [&str; 4] = ["login", "password", "password-file", "password-credential"];
+/// The keys that say what an application's secret is.
+const SECRET_KEYS: [&str; 3] = [
+    "client-secret",
+    "client-secret-file",
+    "client-secret-credential",
+];
 
 impl RelaySettings {
     /// Writes a new relay.
@@ -116,6 +140,7 @@ impl RelaySettings {
             }
             self.put_plain(relay);
             self.put_login(relay, password)?;
+            self.put_oauth(relay)?;
             self.put_flags(relay);
             put_limits(relay, limits)
         })?;
@@ -220,6 +245,54 @@ impl RelaySettings {
         Ok(())
     }
 
+    /// Whether its login shall be one with tokens.
+    pub fn takes_tokens(&self) -> bool {
+        self.oauth_keys().iter().any(|(_, value)| value.is_some())
+    }
+
+    fn oauth_keys(&self) -> [(&'static str, &Option<String>); 6] {
+        [
+            ("provider", &self.oauth),
+            ("tenant", &self.tenant),
+            ("client-id", &self.client_id),
+            ("client-secret-file", &self.client_secret_file),
+            ("client-secret-credential", &self.client_secret_credential),
+            ("grant", &self.grant),
+        ]
+    }
+
+    fn put_oauth(&self, relay: &mut dyn TableLike) -> anyhow::Result<()> {
+        if !self.takes_tokens() {
+            return Ok(());
+        }
+        if self.oauth.is_some() {
+            // Of a password only the name of the mailbox is still of use.
+            let login = relay.get("login").and_then(Item::as_str);
+            let username = login.and_then(|it| Some(it.split_once(' ')?.0.to_owned()));
+            if let (Some(username), false) = (username, relay.contains_key("username")) {
+                text::put(relay, "username", username.into());
+            }
+            for key in PASSWORD_KEYS {
+                relay.remove(key);
+            }
+            if self.auth.is_none() {
+                relay.remove("auth");
+            }
+        }
+        let table = table_in(relay, "oauth")?;
+        if self.client_secret_file.is_some() || self.client_secret_credential.is_some() {
+            for key in SECRET_KEYS {
+                table.remove(key);
+            }
+        }
+        for (key, value) in self.oauth_keys() {
+            if let Some(value) = value {
+                text::put(table, key, value.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The limits that were given, as they are written.
     fn limits(&self) -> anyhow::Result<Vec<(String, Value)>> {
         let mut limits = Vec::new();
@@ -244,17 +317,22 @@ fn put_limits(relay: &mut dyn TableLike, limits: Vec<(String, Value)>) -> anyhow
     if limits.is_empty() {
         return Ok(());
     }
-    if !relay.contains_key("limits") {
-        relay.insert("limits", Item::Value(InlineTable::new().into()));
-    }
-    let table = relay
-        .get_mut("limits")
-        .and_then(Item::as_table_like_mut)
-        .ok_or_else(|| anyhow!("limits is not a table"))?;
+    let table = table_in(relay, "limits")?;
     for (key, value) in limits {
         text::put(table, &key, value);
     }
     Ok(())
+}
+
+/// The table of this name in a relay's, made where it is missing.
+fn table_in<'a>(relay: &'a mut dyn TableLike, name: &str) -> anyhow::Result<&'a mut dyn TableLike> {
+    if !relay.contains_key(name) {
+        relay.insert(name, Item::Value(InlineTable::new().into()));
+    }
+    relay
+        .get_mut(name)
+        .and_then(Item::as_table_like_mut)
+        .ok_or_else(|| anyhow!("{name} is not a table"))
 }
 
 /// Takes out `tls` or `limits.per-hour`.
@@ -263,7 +341,7 @@ fn unset_key(relay: &mut dyn TableLike, key: &str) -> anyhow::Result<()> {
         .iter()
         .filter_map(|it| it.strip_prefix("relays.*."))
         .collect();
-    if !known.contains(&key) && key != "limits" {
+    if !known.contains(&key) && key != "limits" && key != "oauth" {
         match nearest(key, known) {
             Some(near) => bail!("--unset {key}: there is no such key; did you mean {near}?"),
             None => bail!("--unset {key}: there is no such key"),
@@ -368,7 +446,7 @@ mod tests {
             .clone()
             .unwrap();
         assert_eq!(
-            (login.username.as_str(), login.password.expose()),
+            (login.username.as_str(), login.password().unwrap().expose()),
             ("two words", "secret")
         );
     }
@@ -441,5 +519,37 @@ mod tests {
             "[relays.b]\nserver = \"b\"\n\n"
         );
         assert!(remove(MAIN, "b").is_err());
+    }
+
+    #[test]
+    fn a_password_makes_way_for_tokens_and_the_mailbox_stays() {
+        let tokens = settings(|it| {
+            it.oauth = Some("microsoft".into());
+            it.client_id = Some("app-1".into());
+            it.tenant = Some("example.nl".into());
+        });
+        let text = tokens.set(MAIN, "own", None, &[]).unwrap();
+        assert!(!text.contains("secret"), "{text}");
+        let config = Config::parse(&text, "").unwrap();
+        let login = config.relays["own"].credentials.as_ref().unwrap();
+        assert_eq!(login.username, "user");
+        assert_eq!(config.relays["own"].auth, AuthMethod::XOauth2);
+        assert!(
+            login
+                .oauth()
+                .unwrap()
+                .token_url
+                .path()
+                .starts_with("/example.nl/")
+        );
+        let unset = ["oauth".to_owned(), "username".to_owned()];
+        let text = RelaySettings::default()
+            .set(&text, "own", None, &unset)
+            .unwrap();
+        assert!(
+            Config::parse(&text, "").unwrap().relays["own"]
+                .credentials
+                .is_none()
+        );
     }
 }

@@ -102,7 +102,8 @@ fn a_postfix_with_a_relay_and_a_login_for_each_sender_is_understood() {
 
     let login = |name: &str| {
         let login = config.relays[name].credentials.clone().unwrap();
-        (login.username, login.password.expose().to_owned())
+        let password = login.password().unwrap().expose().to_owned();
+        (login.username, password)
     };
     assert_eq!(login("carerix"), ("carerix".into(), "sesam".into()));
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use comfy_table::Color;
 
+use super::login::is_missing;
 use crate::cli::screen::{Look, Tone};
 use crate::control::protocol::{RelayState, RelayStatus, VerificationState};
 
@@ -17,6 +18,7 @@ impl Light {
     fn of(relay: &RelayStatus) -> Self {
         let test = relay.verification.as_ref().map(|it| it.state);
         match (relay.state, test) {
+            (RelayState::Active, _) if lacks_login(relay) => Self::Red,
             (RelayState::Active, _) => Self::Green,
             (
                 RelayState::Unverified,
@@ -33,8 +35,14 @@ pub fn state(relay: &RelayStatus) -> &'static str {
     match (relay.state, test) {
         (RelayState::Unverified, Some(VerificationState::Failed)) => "test failed",
         (RelayState::Unverified, Some(VerificationState::Expired)) => "test expired",
+        (RelayState::Active, _) if lacks_login(relay) => "no login",
         (state, _) => state.name(),
     }
+}
+
+/// It is not paused only because it had no mail since nobody is logged in.
+fn lacks_login(relay: &RelayStatus) -> bool {
+    relay.oauth.as_ref().is_some_and(is_missing)
 }
 
 pub fn tone(relay: &RelayStatus) -> Tone {
@@ -108,6 +116,7 @@ mod tests {
                 expires: None,
                 conversation: vec![],
             }),
+            oauth: None,
         }
     }
 

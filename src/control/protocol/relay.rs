@@ -50,6 +50,57 @@ pub struct RelayStatus {
     pub last_error: Option<String>,
     /// How its verification stands; none: it needs none.
     pub verification: Option<VerificationReport>,
+    /// How its login with tokens stands; none: it takes no tokens.
+    pub oauth: Option<OAuthReport>,
+}
+
+/// How a login with tokens stands; the tokens themselves are never said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OAuthReport {
+    /// `login` or `client-credentials`.
+    pub grant: String,
+    /// Since when somebody is logged in; none: nobody is, or nobody needs to be.
+    pub since: Option<Timestamp>,
+    /// Who that was, on this machine.
+    pub by: Option<String>,
+    /// When the login was last used, to the day.
+    pub used: Option<Timestamp>,
+    /// When it ends, where the provider tells.
+    pub expires: Option<Timestamp>,
+    /// Why there was no token when one was last asked for; none: there was.
+    pub trouble: Option<String>,
+    /// What to do about that.
+    pub remedy: Option<String>,
+}
+
+/// What a person has to do to log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginPrompt {
+    /// The relay.
+    pub relay: String,
+    /// The mailbox to log in as.
+    pub username: String,
+    /// The page to open.
+    pub page: String,
+    /// The same with the code in it, where the provider has one.
+    pub whole_page: Option<String>,
+    /// The code to enter there.
+    pub code: String,
+    /// Until when.
+    pub expires: Timestamp,
+}
+
+/// Somebody has logged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedIn {
+    /// The relay.
+    pub relay: String,
+    /// The mailbox.
+    pub username: String,
+    /// When.
+    pub at: Timestamp,
+    /// When the login ends, where the provider tells.
+    pub expires: Option<Timestamp>,
 }
 
 /// How the verification of a relay stands.

@@ -97,6 +97,13 @@ fn requests_are_short_enough_to_be_typed() {
         r#"{"relay-verify":{"relay":"own"}}"#,
     );
     pinned(
+        Request::RelayLogin {
+            relay: "own".into(),
+            refresh_token: None,
+        },
+        r#"{"relay-login":{"relay":"own"}}"#,
+    );
+    pinned(
         Request::RelayConfirm {
             token: "t".into(),
             dry_run: false,
@@ -434,6 +441,15 @@ fn relay() -> RelayStatus {
                 text: "535 5.7.8 bad credentials".into(),
             }],
         }),
+        oauth: Some(OAuthReport {
+            grant: "login".into(),
+            since: Some(at("10:00:00")),
+            by: Some("jan".into()),
+            used: Some(at("11:00:00")),
+            expires: None,
+            trouble: Some("login.example gives no token".into()),
+            remedy: None,
+        }),
     }
 }
 
@@ -444,7 +460,10 @@ const RELAY: &str = r#"{"relay":"own","servers":["[smtp.uwdomein.nl]:465"],"stat
     "waiting_bytes":50000,"held":1,"last_success":null,"last_failure":"2026-11-21T11:59:00Z",
     "last_error":"535 5.7.8 bad credentials","verification":{"state":"failed",
     "at":"2026-11-21T11:59:00Z","by":null,"expires":"2026-11-21T12:00:00Z","conversation":[
-    {"side":"theirs","text":"535 5.7.8 bad credentials"}]}}"#;
+    {"side":"theirs","text":"535 5.7.8 bad credentials"}]},
+    "oauth":{"grant":"login","since":"2026-11-21T10:00:00Z","by":"jan",
+    "used":"2026-11-21T11:00:00Z","expires":null,"trouble":"login.example gives no token",
+    "remedy":null}}"#;
 
 fn limits() -> LimitsReport {
     LimitsReport {
@@ -525,6 +544,29 @@ fn relays_limits_tests_and_routes_are_spelt_like_this() {
         }),
         r#"{"verified":{"relay":"own","servers":["[smtp.uwdomein.nl]:465"],
            "sender":"mailer@uwdomein.nl","at":"2026-11-21T12:00:00Z"}}"#,
+    );
+    pinned(
+        Item::Login(LoginPrompt {
+            relay: "own".into(),
+            username: "m@uwdomein.nl".into(),
+            page: "https://login.example/device".into(),
+            whole_page: None,
+            code: "ABCD-EFGH".into(),
+            expires: at("12:15:00"),
+        }),
+        r#"{"login":{"relay":"own","username":"m@uwdomein.nl",
+           "page":"https://login.example/device","whole_page":null,"code":"ABCD-EFGH",
+           "expires":"2026-11-21T12:15:00Z"}}"#,
+    );
+    pinned(
+        Item::LoggedIn(LoggedIn {
+            relay: "own".into(),
+            username: "m@uwdomein.nl".into(),
+            at: at("12:00:00"),
+            expires: None,
+        }),
+        r#"{"logged-in":{"relay":"own","username":"m@uwdomein.nl",
+           "at":"2026-11-21T12:00:00Z","expires":null}}"#,
     );
     pinned(
         Item::Route(RouteReport {

@@ -266,6 +266,19 @@ fn a_token_is_never_logged_and_a_preview_is_not_a_change() {
         dry_run,
     };
     assert!(confirm(false).is_logged() && !confirm(true).is_logged());
+    assert_eq!(
+        shown(&confirm(false)),
+        r#"{"relay-confirm":{"token":"***"}}"#
+    );
+    let login = Request::RelayLogin {
+        relay: "own".into(),
+        refresh_token: Some("t".into()),
+    };
+    assert!(login.is_logged());
+    assert_eq!(
+        shown(&login),
+        r#"{"relay-login":{"relay":"own","refresh_token":"***"}}"#
+    );
     let mut request: Request =
         serde_json::from_str(r#"{"change":{"action":"hold","all":true,"dry_run":true}}"#).unwrap();
     assert!(!request.is_logged());

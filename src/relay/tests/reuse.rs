@@ -136,7 +136,7 @@ async fn a_changed_password_never_travels_on_an_old_connection() {
     let pool = pool();
     for password in ["one-password", "two-password", "two-password"] {
         let mut relay = with_login(&fake, RelayTls::Off);
-        relay.credentials.as_mut().unwrap().password = Secret::new(password.into());
+        relay.credentials.as_mut().unwrap().proof = Proof::Password(Secret::new(password.into()));
         let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
         assert_eq!(code(&pool.deliver(&job).await, 0), 250);
     }
@@ -163,7 +163,7 @@ async fn a_job_whose_turn_passes_while_it_waits_for_a_connection_is_not_begun() 
     let script = Script::offering(ALL).at_nth("DOT", 1, Act::Silent);
     let fake = Fake::start(script).await;
     let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
-    let pool = Pool::new(Arc::new(Zone::default()), clock.clone());
+    let pool = pool_at(Zone::default(), clock.clone());
     let mut relay = relay(&fake);
     relay.limits.connections = 1;
     let first = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
@@ -185,7 +185,7 @@ async fn a_connection_that_took_too_long_serves_the_next_turn() {
     let script = Script::offering(ALL).at_nth("GREETING", 1, Act::Drip("220 slow\r\n"));
     let fake = Fake::start(script).await;
     let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
-    let pool = Pool::new(Arc::new(Zone::default()), clock.clone());
+    let pool = pool_at(Zone::default(), clock.clone());
     let mut job = simple(&fake, &["a@x.example"]);
     job.start_before = Some(clock.uptime() + Duration::from_secs(3));
     assert!(pool.deliver(&job).await.is_unstarted());

@@ -1,0 +1,282 @@
+//! What an endpoint's answer means (RFC 6749 section 5, RFC 8628 section 3).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::web::Said;
+use crate::config::Secret;
+use crate::mail::text::printable;
+
+/// Where an answer does not tell how long a token lives.
+const LIFE: Duration = Duration::from_secs(300);
+/// No token or code is believed to live longer.
+const LIFE_MAXIMUM: Duration = Duration::from_secs(400 * 86_400);
+/// Characters of an endpoint's description that are kept.
+const WORDS_MAXIMUM: usize = 500;
+/// Longer than any token. A longer one would not fit an AUTH line (RFC 4954 section 4).
+const TOKEN_MAXIMUM: usize = 8_000;
+
+/// A token was given.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) access_token: Secret,
+    /// How long it is good.
+    pub(super) life: Duration,
+    /// A refresh token for the next time, where one came along.
+    pub(super) refresh_token: Option<Secret>,
+    /// How long that one is good, where the endpoint tells.
+    pub(super) refresh_life: Option<Duration>,
+}
+
+/// No token was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum No {
+    /// For good, with this code and description.
+    Refused { code: String, words: String },
+    /// Not now.
+    Passing(String),
+}
+
+/// A person can begin to log in.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    pub(super) device_code: Secret,
+    pub(super) user_code: String,
+    pub(super) page: String,
+    pub(super) whole_page: Option<String>,
+    pub(super) life: Duration,
+    pub(super) interval: Duration,
+}
+
+#[derive(Deserialize)]
+struct GivenFile {
+    access_token: String,
+    token_type: Option<String>,
+    expires_in: Option<Number>,
+    refresh_token: Option<String>,
+    refresh_token_expires_in: Option<Number>,
+}
+
+#[derive(Deserialize)]
+struct BegunFile {
+    device_code: String,
+    user_code: String,
+    #[serde(alias = "verification_url")]
+    verification_uri: String,
+    #[serde(alias = "verification_url_complete")]
+    verification_uri_complete: Option<String>,
+    expires_in: Option<Number>,
+    interval: Option<Number>,
+}
+
+#[derive(Deserialize)]
+struct NoFile {
+    error: String,
+    error_description: Option<String>,
+}
+
+/// Some endpoints write numbers as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Plain(f64),
+    Text(String),
+}
+
+impl Number {
+    /// As a span of seconds; none where it is nothing of that kind.
+    fn seconds(&self) -> Option<Duration> {
+        let seconds = match self {
+            Self::Plain(number) => *number,
+            Self::Text(text) => text.trim().parse().ok()?,
+        };
+        let it = Duration::try_from_secs_f64(seconds).ok()?;
+        Some(it.min(LIFE_MAXIMUM))
+    }
+}
+
+fn seconds(number: Option<&Number>, usual: Duration) -> Duration {
+    number.and_then(Number::seconds).unwrap_or(usual)
+}
+
+/// Reads an answer of the token endpoint. `secrets` never stand in what is told of it.
+pub(super) fn given(said: &Said, secrets: &[&Secret]) -> Result<Given, No> {
+    if said.status != 200 {
+        return Err(no(said, secrets));
+    }
+    let Ok(file) = serde_json::from_slice::<GivenFile>(&said.body) else {
+        // Some say no with 200.
+        return Err(no(said, secrets));
+    };
+    let kind = file.token_type.as_deref().unwrap_or("Bearer");
+    if !kind.eq_ignore_ascii_case("bearer") {
+        return Err(strange("a token that is no bearer token"));
+    }
+    let good = |it: &String| {
+        !it.is_empty() && it.len() <= TOKEN_MAXIMUM && it.bytes().all(|it| it.is_ascii_graphic())
+    };
+    // A control character would end the field or the line that it is sent in.
+    if !good(&file.access_token) {
+        return Err(strange("an access token that cannot be one"));
+    }
+    let printable = |it: &String| !it.is_empty() && !it.chars().any(char::is_control);
+    Ok(Given {
+        access_token: Secret::new(file.access_token),
+        life: seconds(file.expires_in.as_ref(), LIFE),
+        refresh_token: file.refresh_token.filter(printable).map(Secret::new),
+        refresh_life: file
+            .refresh_token_expires_in
+            .as_ref()
+            .and_then(Number::seconds)
+            .filter(|it| !it.is_zero()),
+    })
+}
+
+/// Reads an answer of the device endpoint.
+pub(super) fn begun(said: &Said, secrets: &[&Secret]) -> Result<Begun, No> {
+    if said.status != 200 {
+        return Err(no(said, secrets));
+    }
+    let Ok(file) = serde_json::from_slice::<BegunFile>(&said.body) else {
+        return Err(no(said, secrets));
+    };
+    let shown = |it: &str| printable(it.as_bytes(), 500);
+    let page = |it: &str| it.starts_with("https://") || it.starts_with("http://");
+    if !page(&file.verification_uri) || file.user_code.is_empty() || file.device_code.is_empty() {
+        return Err(strange("a login without a page or a code"));
+    }
+    Ok(Begun {
+        page: shown(&file.verification_uri),
+        whole_page: file
+            .verification_uri_complete
+            .filter(|it| page(it))
+            .map(|it| shown(&it)),
+        user_code: shown(&file.user_code),
+        device_code: Secret::new(file.device_code),
+        life: seconds(file.expires_in.as_ref(), Duration::from_secs(900)),
+        // RFC 8628 section 3.2; whoever says 0 does not mean it.
+        interval: seconds(file.interval.as_ref(), Duration::from_secs(5))
+            .max(Duration::from_secs(1)),
+    })
+}
+
+fn strange(words: &str) -> No {
+    No::Passing(format!("it answered {words}"))
+}
+
+/// What a no means: only a code of RFC 6749 with a status of the 4xx ends a login; an
+/// endpoint out of order, or a proxy's page in its stead, does not.
+fn no(said: &Said, secrets: &[&Secret]) -> No {
+    let status = said.status;
+    let Ok(file) = serde_json::from_slice::<NoFile>(&said.body) else {
+        let text = String::from_utf8_lossy(&said.body);
+        let first = text.lines().find(|it| !it.trim().is_empty());
+        let first = printable(hidden(first.unwrap_or_default(), secrets).as_bytes(), 100);
+        return match (300..400).contains(&status) {
+            true => No::Passing(format!(
+                "status {status}, a redirect, which is not followed"
+            )),
+            false => No::Passing(format!("status {status}, no OAuth answer: {first}")),
+        };
+    };
+    let code = printable(hidden(&file.error, secrets).as_bytes(), 60);
+    let words = hidden(&file.error_description.unwrap_or_default(), secrets);
+    // Microsoft's go on with ids and a time behind the line break.
+    let words: Vec<&str> = words.lines().map(str::trim).collect();
+    let words = printable(words.join(" ").as_bytes(), WORDS_MAXIMUM);
+    let later = matches!(
+        code.as_str(),
+        "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending"
+    );
+    if later || status >= 500 || status == 429 || status == 408 {
+        return No::Passing(format!("status {status}, {code}: {words}"));
+    }
+    No::Refused { code, words }
+}
+
+/// An endpoint that quotes what it was sent must not put it into a log.
+fn hidden(text: &str, secrets: &[&Secret]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().map(|it| it.expose()) {
+        if secret.len() > 3 {
+            text = text.replace(secret, "***");
+        }
+    }
+    text
+}
+
+/// The code of a definite or a waiting no, for the device flow.
+pub(super) fn code(said: &Said) -> Option<String> {
+    let file = serde_json::from_slice::<NoFile>(&said.body).ok()?;
+    Some(printable(file.error.as_bytes(), 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(status: u16, body: &str) -> Said {
+        Said {
+            status,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn only_a_definite_answer_ends_a_login() {
+        let secret = Secret::new("r-e-f-r-e-s-h".into());
+        for (status, body, passing) in [
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"r-e-f-r-e-s-h is dead"}"#,
+                false,
+            ),
+            (401, r#"{"error":"invalid_client"}"#, false),
+            (200, r#"{"error":"bad_verification_code"}"#, false),
+            (400, r#"{"error":"temporarily_unavailable"}"#, true),
+            (503, r#"{"error":"invalid_grant"}"#, true),
+            (429, r#"{"error":"invalid_request"}"#, true),
+            (500, "<html>r-e-f-r-e-s-h</html>", true),
+            (404, "not here", true),
+            (407, "<html>proxy", true),
+            (302, "", true),
+            (200, "{}", true),
+            (200, r#"{"access_token":"a\r\nb"}"#, true),
+            (200, r#"{"access_token":""}"#, true),
+            (200, r#"{"access_token":"a","token_type":"mac"}"#, true),
+            (200, "[[[[", true),
+        ] {
+            let told = given(&said(status, body), &[&secret]).unwrap_err();
+            assert_eq!(matches!(told, No::Passing(_)), passing, "{status} {body}");
+            assert!(!format!("{told:?}").contains("r-e-f"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn lives_are_read_however_they_are_written_and_never_without_end() {
+        for (text, seconds) in [
+            ("3600", 3_600),
+            ("\"3599\"", 3_599),
+            ("-1", 300),
+            ("1e300", 300),
+            ("null", 300),
+            ("99999999999", 400 * 86_400),
+        ] {
+            let body = format!(r#"{{"access_token":"a","expires_in":{text}}}"#);
+            let it = given(&said(200, &body), &[]).unwrap();
+            assert_eq!(it.life.as_secs(), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_no_page_is_never_shown() {
+        let body = |page: &str| {
+            format!(r#"{{"device_code":"d","user_code":"\u001b[2JX","verification_url":"{page}"}}"#)
+        };
+        let it = begun(&said(200, &body("https://a.example/device")), &[]).unwrap();
+        assert_eq!(it.page, "https://a.example/device");
+        assert!(!it.user_code.contains('\x1b'));
+        assert!(begun(&said(200, &body("javascript:alert(1)")), &[]).is_err());
+    }
+}

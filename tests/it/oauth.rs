@@ -1,0 +1,539 @@
+//! Relays that take tokens instead of a password: logging in, renewing, and what happens
+//! when no token is to be had.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::certificates::Authority;
+use crate::endpoint::Endpoint;
+use crate::harness::{Harness, relay};
+use crate::relay::{FakeRelay, Relay, Tls};
+
+/// Virtual or real, nobody waits longer.
+const LONG: Duration = Duration::from_secs(3600);
+const MAILBOX: &str = "username = \"mailer@example.nl\"";
+
+/// A relay that takes the tokens of this endpoint only.
+async fn taking_tokens_of(endpoint: &Endpoint) -> Relay {
+    let relay = FakeRelay::default().tls(Tls::Off).tokens(endpoint.judge());
+    relay.start().await
+}
+
+/// One relay `out` for everybody.
+fn config(out: &Relay, endpoint: &Endpoint, oauth: &str) -> String {
+    let device = format!("device-url = \"http://{}/device\"\n{oauth}", endpoint.addr);
+    let table = endpoint.table("out", &device);
+    format!(
+        "default-relay = \"out\"\n{}{table}",
+        relay("out", out, MAILBOX)
+    )
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+impl Harness {
+    async fn login(&self, relay: &str) -> Vec<Value> {
+        self.ask(json!({"relay-login": {"relay": relay}})).await
+    }
+
+    async fn bring(&self, relay: &str, token: &str) -> Result<Vec<Value>, Value> {
+        let request = json!({"relay-login": {"relay": relay, "refresh_token": token}});
+        self.try_ask(&request).await
+    }
+
+    /// Waits until the relay is paused, and says why.
+    async fn until_paused(&self, relay: &str) -> Value {
+        for _ in 0..10_000 {
+            let status = self.relay(relay).await;
+            if status["state"] == "paused" {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never paused: {}", self.relay(relay).await);
+    }
+
+    /// Everything that is told of relays and mail.
+    async fn all_that_is_told(&self) -> String {
+        let mut told = String::new();
+        for request in [
+            json!({"status": {}}),
+            json!({"relay-list": {}}),
+            json!({"queue": {}}),
+            json!({"relay-test": {"relay": "out"}}),
+        ] {
+            for item in self.ask(request).await {
+                told.push_str(&item.to_string());
+            }
+        }
+        for message in self.queue().await {
+            let id = message["id"].clone();
+            for item in self.ask(json!({"show": {"id": id}})).await {
+                told.push_str(&item.to_string());
+            }
+        }
+        told
+    }
+}
+
+fn assert_no_secret(endpoint: &Endpoint, told: &str) {
+    assert!(!told.is_empty());
+    for secret in endpoint.secrets() {
+        assert!(!told.contains(&secret), "{secret} in {told}");
+    }
+    assert!(!told.contains("s3cr3t"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_waits_until_somebody_logs_in_and_leaves_at_once_then() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| {
+        it.answers = [
+            "authorization_pending",
+            "slow_down",
+            "authorization_pending",
+        ]
+        .into();
+        it.refresh_life = Some(90 * 86_400);
+    });
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    let before = penstock.relay("out").await;
+    assert_eq!(before["oauth"]["since"], Value::Null, "{before}");
+    assert!(words(&before["oauth"]["remedy"]).contains("penstock relay login out"));
+
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    let paused = penstock.until_paused("out").await;
+    assert!(words(&paused["reason"]).contains("nobody has logged in yet"));
+    assert!(words(&paused["remedy"]).contains("penstock relay login out"));
+    assert!(out.transactions().is_empty() && out.logins().is_empty());
+
+    let said = penstock.login("out").await;
+    assert_eq!(said[0]["login"]["code"], "ABCD-EFGH");
+    assert_eq!(said[0]["login"]["page"], "https://login.example/device");
+    assert_eq!(said[0]["login"]["username"], "mailer@example.nl");
+    assert_eq!(said[1]["logged-in"]["username"], "mailer@example.nl");
+    assert_eq!(said[2]["relay-test"]["ok"], true, "{said:?}");
+    // Every five seconds, and five more after slow_down.
+    let polls = endpoint.asked_for("device_code");
+    let waits: Vec<u64> = polls
+        .windows(2)
+        .map(|it| (it[1].at - it[0].at).as_secs())
+        .collect();
+    assert_eq!(waits, [5, 10, 10]);
+    assert_eq!(polls[0].field("client_id"), "app-1");
+
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 1);
+    let after = penstock.relay("out").await;
+    assert_eq!(after["state"], "active");
+    assert_eq!(after["oauth"]["trouble"], Value::Null, "{after}");
+    assert!(
+        words(&after["oauth"]["expires"]).starts_with("2027-02-19"),
+        "{after}"
+    );
+    let told = format!("{said:?}{}", penstock.all_that_is_told().await);
+    assert_no_secret(&endpoint, &told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_token_serves_until_it_is_old_and_is_renewed_before_it_ends() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    let first = endpoint.asked().len();
+    let mut asked = Vec::new();
+    for minutes in [0, 30, 20, 30] {
+        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+        penstock
+            .submit("jan@example.nl", &["bob@example.org"], "hello")
+            .await
+            .expect_code(250);
+        penstock.until_idle().await;
+        asked.push(endpoint.asked().len() - first);
+    }
+    // An hour's token is renewed after 48 minutes.
+    assert_eq!(asked, [0, 0, 1, 1]);
+    assert!(out.logins().iter().all(|it| it.accepted));
+    assert_eq!(
+        endpoint.asked().last().unwrap().field("scope"),
+        "mail offline"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_is_good_once_survives_every_restart() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.rotates = true);
+    let out = taking_tokens_of(&endpoint).await;
+    let mut penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    for round in 1..=3 {
+        penstock.stop().await;
+        penstock.run().await;
+        penstock
+            .submit("jan@example.nl", &["bob@example.org"], "hello")
+            .await
+            .expect_code(250);
+        penstock.until_idle().await;
+        let used = endpoint.asked_for("refresh_token");
+        assert_eq!(used.len(), round);
+        assert_eq!(out.accepted().len(), round);
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let file = penstock.path("state/tokens/out.token");
+    let mode = std::fs::metadata(file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_login_pauses_the_relay_with_the_providers_words_and_a_new_one_heals_it() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let mut penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    endpoint.revoke_all();
+    penstock.stop().await;
+    penstock.run().await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    let paused = penstock.until_paused("out").await;
+    let reason = words(&paused["reason"]);
+    assert!(
+        reason.contains("invalid_grant: AADSTS700082: The refresh token *** has expired."),
+        "{reason}"
+    );
+    assert!(words(&paused["remedy"]).contains("penstock relay login out"));
+    let told = penstock.all_that_is_told().await;
+    assert!(told.contains("AADSTS700082") && told.contains("no access token"));
+    assert_no_secret(&endpoint, &told);
+    // For days it waits, and neither bounces nor expires.
+    tokio::time::sleep(Duration::from_secs(6 * 86_400)).await;
+    assert_eq!(
+        penstock.queue().await.len(),
+        2,
+        "the mail and the warning of its delay"
+    );
+
+    penstock.login("out").await;
+    penstock.until_idle().await;
+    assert!(out.accepted().iter().any(|it| it.text().contains("hello")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_out_of_reach_or_order_costs_delay_and_nobodys_work() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let config = config(&out, &endpoint, "");
+    let at = endpoint.addr;
+    let token = endpoint.refresh_token("mailer@example.nl");
+    let mut penstock = Harness::start(&config, "").await;
+    penstock.bring("out", &token).await.unwrap();
+    penstock.stop().await;
+    for (status, body) in [
+        (503, "<html>busy</html>"),
+        (500, r#"{"error":"server_error"}"#),
+        (429, r#"{"error":"invalid_grant"}"#),
+        (302, ""),
+        (200, "hello"),
+    ] {
+        endpoint.manners(|it| it.trouble = Some((status, body.to_owned())));
+        penstock.run().await;
+        penstock
+            .submit("jan@example.nl", &["bob@example.org"], "hello")
+            .await
+            .expect_code(250);
+        let paused = penstock.until_paused("out").await;
+        let reason = words(&paused["reason"]);
+        assert!(
+            reason.contains(&format!("status {status}")) || status == 200,
+            "{reason}"
+        );
+        assert!(
+            paused["next_probe"].is_string(),
+            "it is tried again by itself"
+        );
+        endpoint.manners(|it| it.trouble = None);
+        penstock.until_idle().await;
+        penstock.stop().await;
+    }
+    drop(endpoint);
+    penstock.run().await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    let paused = penstock.until_paused("out").await;
+    assert!(
+        words(&paused["reason"]).contains("connection refused"),
+        "{paused}"
+    );
+    let again = Endpoint::start_at(at, None).await;
+    // The new one knows nothing of the login: a definite no, in its words.
+    while !words(&penstock.relay("out").await["reason"]).contains("invalid_grant") {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(out.accepted().len(), 5);
+    drop(again);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_once_and_the_servers_reason_is_told() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    // Revoked before its time: the next one is good.
+    endpoint.distrust_all();
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let logins = out.logins();
+    let tried: Vec<bool> = logins.iter().map(|it| it.accepted).collect();
+    assert_eq!(tried, [true, false, true]);
+    assert_ne!(logins[1].password, logins[2].password);
+
+    // Not this mailbox's: two tries, and no third.
+    endpoint.manners(|it| it.person = "somebody@example.nl".into());
+    let said = penstock.login("out").await;
+    let verdict = &said[2]["relay-test"];
+    assert_eq!(verdict["ok"], false);
+    let text = words(&verdict["text"]);
+    assert!(text.contains("535 Authentication unsuccessful"), "{text}");
+    assert!(
+        text.contains("(Penstock: the server refuses the access token: status 401, schemes Bearer, scope mail)"),
+        "{text}"
+    );
+    assert!(words(&verdict["remedy"]).contains("username"), "{verdict}");
+    assert_eq!(out.logins().len(), 5);
+    assert_no_secret(&endpoint, &format!("{said:?}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_mailboxes_on_one_host_are_never_mixed() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let mut config = String::new();
+    for name in ["ann", "bob"] {
+        let mailbox = format!("username = \"{name}@example.nl\"");
+        config += &relay(name, &out, &mailbox);
+        config += &endpoint.table(name, "");
+    }
+    let users = "[[user]]\naddress = \"ann@example.nl\"\nrelay = \"ann\"\n\
+                 [[user]]\naddress = \"bob@example.nl\"\nrelay = \"bob\"\n";
+    let mut penstock = Harness::start(&config, users).await;
+    for name in ["ann", "bob"] {
+        let token = endpoint.refresh_token(&format!("{name}@example.nl"));
+        penstock.bring(name, &token).await.unwrap();
+    }
+    penstock.stop().await;
+    penstock.run().await;
+    for round in 0..10 {
+        let from = if round % 3 == 0 {
+            "ann@example.nl"
+        } else {
+            "bob@example.nl"
+        };
+        penstock
+            .submit(from, &["x@example.org"], &format!("{round}"))
+            .await
+            .expect_code(250);
+    }
+    penstock.until_idle().await;
+    let sent = out.accepted();
+    assert_eq!(sent.len(), 10);
+    for it in sent {
+        assert_eq!(it.login.as_deref(), Some(it.reverse_path()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_is_for_the_account_it_was_made_for_and_goes_with_its_relay() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let own = config(&out, &endpoint, "");
+    let penstock = Harness::start(&own, "").await;
+    penstock.login("out").await;
+    let other = own.replace("mailer@example.nl", "other@example.nl");
+    penstock.configure(&other, "");
+    penstock.ask(json!({"reload": {}})).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    let paused = penstock.until_paused("out").await;
+    let reason = words(&paused["reason"]);
+    assert!(
+        reason.contains("username changed from mailer@example.nl to other@example.nl"),
+        "{reason}"
+    );
+    assert_eq!(endpoint.asked_for("refresh_token").len(), 0);
+    // Back, and it is good again.
+    penstock.configure(&own, "");
+    penstock.ask(json!({"reload": {}})).await;
+    penstock.until_idle().await;
+    // Without its relay it is not kept.
+    let file = penstock.path("state/tokens/out.token");
+    assert!(file.exists());
+    penstock.configure("", "");
+    penstock.ask(json!({"reload": {}})).await;
+    penstock.status().await;
+    while file.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_logs_in_by_itself_until_its_secret_expires() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.client_secret = Some("app-s3cr3t".into()));
+    let out = taking_tokens_of(&endpoint).await;
+    let table = endpoint.table(
+        "out",
+        "grant = \"client-credentials\"\nclient-secret = \"app-s3cr3t\"",
+    );
+    let config = format!(
+        "default-relay = \"out\"\n{}{table}",
+        relay("out", &out, MAILBOX)
+    );
+    let penstock = Harness::start(&config, "").await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    assert_eq!(
+        out.accepted()[0].login.as_deref(),
+        Some("mailer@example.nl")
+    );
+    let asked = endpoint.asked();
+    assert_eq!(asked[0].field("grant_type"), "client_credentials");
+    assert_eq!(asked[0].field("refresh_token"), "");
+    let refused = penstock
+        .try_ask(&json!({"relay-login": {"relay": "out"}}))
+        .await
+        .unwrap_err();
+    assert!(
+        words(&refused["message"]).contains("penstock relay test out"),
+        "{refused}"
+    );
+
+    endpoint.manners(|it| it.client_secret = Some("another".into()));
+    tokio::time::sleep(LONG).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "again")
+        .await
+        .expect_code(250);
+    let paused = penstock.until_paused("out").await;
+    assert!(
+        words(&paused["remedy"]).contains("client secret has expired"),
+        "{paused}"
+    );
+    assert_no_secret(&endpoint, &penstock.all_that_is_told().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_from_elsewhere_is_kept_only_when_it_is_good() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    let refused = penstock
+        .bring("out", "wrong-s3cr3t-token")
+        .await
+        .unwrap_err();
+    assert_eq!(refused["kind"], "failed");
+    assert!(
+        words(&refused["message"]).contains("invalid_grant"),
+        "{refused}"
+    );
+    assert!(!refused.to_string().contains("s3cr3t"), "{refused}");
+    assert!(!penstock.path("state/tokens/out.token").exists());
+    let token = endpoint.refresh_token("mailer@example.nl");
+    let said = penstock.bring("out", &format!("{token}\n")).await.unwrap();
+    assert_eq!(said[0]["logged-in"]["relay"], "out");
+    assert_eq!(said[1]["relay-test"]["ok"], true);
+    assert_no_secret(&endpoint, &format!("{said:?}"));
+    // What follows it was refused leaves the good one alone.
+    penstock
+        .bring("out", "wrong-s3cr3t-token")
+        .await
+        .unwrap_err();
+    tokio::time::sleep(LONG).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_declines_or_is_late_is_told_so_and_nothing_is_kept() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    let request = json!({"relay-login": {"relay": "out"}});
+    endpoint.manners(|it| it.answers = ["authorization_pending", "access_denied"].into());
+    let declined = penstock.try_ask(&request).await.unwrap_err();
+    assert!(
+        words(&declined["message"]).contains("chose not to allow"),
+        "{declined}"
+    );
+    endpoint
+        .manners(|it| it.answers = std::iter::repeat_n("authorization_pending", 1_000).collect());
+    let late = penstock.try_ask(&request).await.unwrap_err();
+    assert!(words(&late["message"]).contains("in time"), "{late}");
+    assert!(endpoint.asked_for("device_code").len() < 200);
+    endpoint.manners(|it| it.answers = ["expired_token"].into());
+    let expired = penstock.try_ask(&request).await.unwrap_err();
+    assert!(
+        words(&expired["message"]).contains("penstock relay login out"),
+        "{expired}"
+    );
+    assert!(!penstock.path("state/tokens/out.token").exists());
+    let other = json!({"relay-login": {"relay": "nobody"}});
+    assert_eq!(
+        penstock.try_ask(&other).await.unwrap_err()["kind"],
+        "not-found"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_asked_for_under_tls_of_whom_the_certificate_proves() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let local = || std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    for (signer, good) in [(&authority, true), (&stranger, false)] {
+        let pair = signer.sign(&["127.0.0.1"]);
+        let endpoint = Endpoint::start_at(local(), Some(pair)).await;
+        let out = taking_tokens_of(&endpoint).await;
+        let token = endpoint.refresh_token("mailer@example.nl");
+        let folder = tempfile::tempdir().unwrap();
+        let roots = folder.path().join("roots.pem");
+        authority.write(&roots);
+        let config = config(
+            &out,
+            &endpoint,
+            &format!("ca-file = \"{}\"", roots.display()),
+        );
+        let config = config.replace("http://", "https://");
+        let penstock = Harness::start(&config, "").await;
+        let brought = penstock.bring("out", &token).await;
+        assert_eq!(brought.is_ok(), good, "{brought:?}");
+        if let Err(refused) = brought {
+            assert_eq!(refused["kind"], "try-again");
+            assert!(words(&refused["message"]).contains("no TLS"), "{refused}");
+            assert!(endpoint.asked().is_empty());
+        }
+    }
+}

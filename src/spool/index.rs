@@ -17,9 +17,11 @@
 
 mod entry;
 mod flows;
+mod keys;
+mod questions;
+mod wanted;
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::{ControlFlow, RangeInclusive};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,14 +31,15 @@ use serde::{Deserialize, Serialize};
 use crate::mail::{Envelope, QueueId};
 
 use super::library::Place;
-use super::query::{Filter, Lookup, RelayCounts};
 use super::record::{Messages, Position, Record, encode_finished};
-use super::waiting::{FlowKey, FlowSummary, Waiting};
+use super::waiting::FlowKey;
 
-use super::signature::{Signature, fnv};
+use super::signature::Signature;
 pub use entry::Entry;
 use entry::Status;
 use flows::Flows;
+use keys::{flow_key, message_key, turn_key};
+pub use wanted::Wanted;
 
 /// Raised when the format of keys or values changes: the old index is deleted then.
 const FORMAT: u32 = 1;
@@ -45,9 +48,7 @@ const FORMAT: u32 = 1;
 const BATCH_MESSAGES: usize = 90;
 /// Messages of one record, so that a record never needs more than one batch.
 pub const RECORD_MESSAGES: usize = 80;
-/// Due retries looked at for one question: time on the thread that asks.
-const RETRIES_LOOKED_AT: usize = 50_000;
-/// Entries looked at between two looks at what else wants the thread.
+/// Flows that come before the next look for those that are over.
 const FLOWS_BEFORE_TIDY: usize = 1_000;
 
 /// An error of sled, as text: there is only one answer to any of them.
@@ -187,8 +188,6 @@ impl Index {
     pub fn live_bytes(&self) -> u64 {
         self.state().live_bytes
     }
-
-    // --- following the log ---
 
     /// Follows the log by one record of `bytes` octets, which ends at `next`.
     pub fn follow(
@@ -394,168 +393,6 @@ impl Index {
         }
         Ok(())
     }
-
-    // --- questions ---
-
-    /// What is known of a message.
-    pub fn entry(&self, id: QueueId) -> Result<Option<Entry>, IndexError> {
-        self.stored(id.number())
-    }
-
-    /// Every flow.
-    pub fn flows(&self, now: Timestamp) -> Result<Vec<FlowSummary>, IndexError> {
-        let mut state = self.state();
-        for number in state.flows.forget_over(now) {
-            self.db.remove(flow_key(number))?;
-        }
-        Ok(state.flows.summaries())
-    }
-
-    /// The counts of every relay.
-    pub fn counts(&self) -> BTreeMap<String, RelayCounts> {
-        let state = self.state();
-        let mut relays: BTreeMap<String, RelayCounts> = BTreeMap::new();
-        for (_, flow) in state.flows.iter() {
-            let counts = relays.entry(flow.key.relay.clone()).or_default();
-            counts.ready.add(flow.ready);
-            counts.deferred.add(flow.deferred);
-            counts.held.add(flow.held);
-        }
-        relays
-    }
-
-    /// What may leave at once in a flow, after a message.
-    pub fn ready(
-        &self,
-        key: &FlowKey,
-        after: QueueId,
-        limit: usize,
-    ) -> Result<Vec<Waiting>, IndexError> {
-        let Some(number) = self.state().flows.find(key) else {
-            return Ok(Vec::new());
-        };
-        let Some(from) = after.number().checked_add(1) else {
-            return Ok(Vec::new());
-        };
-        let range = ready_key(number, from)..=ready_key(number, u64::MAX);
-        let mut found = Vec::new();
-        for read in self.db.range(range).take(limit) {
-            let (name, octets) = read?;
-            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
-            found.push(entry.waiting(id_at(&name, 5)?, key));
-        }
-        Ok(found)
-    }
-
-    /// Messages of a relay whose next attempt is due by then, the earliest first, so many
-    /// of one flow at most.
-    pub fn retries(
-        &self,
-        relay: &str,
-        times: RangeInclusive<Timestamp>,
-        limit: usize,
-        per_flow: usize,
-    ) -> Result<Vec<Waiting>, IndexError> {
-        let (from, until) = times.into_inner();
-        let first = retry_key(relay, from.as_millisecond(), 0);
-        let last = retry_key(relay, until.as_millisecond(), u64::MAX);
-        let mut found = Vec::new();
-        let mut of_flow: HashMap<u32, usize> = HashMap::new();
-        for read in self.db.range(first..=last).take(RETRIES_LOOKED_AT) {
-            if found.len() >= limit {
-                break;
-            }
-            let (name, octets) = read?;
-            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
-            let taken = of_flow.entry(entry.flow).or_default();
-            if *taken >= per_flow {
-                continue;
-            }
-            *taken += 1;
-            let key = self.state().flows.get(entry.flow).map(|it| it.key.clone());
-            // Two relays whose names hash alike share a range.
-            if let Some(key) = key.filter(|it| it.relay == relay) {
-                found.push(entry.waiting(id_at(&name, 17)?, &key));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Shows every entry after a message that a filter or a look-up may mean, in order,
-    /// until told to stop.
-    pub fn candidates(
-        &self,
-        wanted: &Wanted<'_>,
-        after: QueueId,
-        mut show: impl FnMut(QueueId, Entry) -> ControlFlow<()>,
-    ) -> Result<(), IndexError> {
-        let Some(from) = after.number().checked_add(1) else {
-            return Ok(());
-        };
-        self.fail_on_order()?;
-        let flows = wanted.flows(&self.state().flows);
-        let signature = wanted.signature();
-        for read in self.db.range(message_key(from)..=message_key(u64::MAX)) {
-            let (name, octets) = read?;
-            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
-            let may = flows.as_ref().is_none_or(|it| it.contains(&entry.flow))
-                && entry.signature.may_have(signature)
-                && wanted.admits(&entry);
-            if may && show(id_at(&name, 1)?, entry).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is looked for among all messages.
-#[derive(Debug)]
-pub enum Wanted<'a> {
-    Filter(&'a Filter),
-    Lookup(&'a Lookup),
-    Everything,
-}
-
-impl Wanted<'_> {
-    fn flows(&self, flows: &Flows) -> Option<std::collections::HashSet<u32>> {
-        let Self::Filter(filter) = self else {
-            return None;
-        };
-        let (relay, from) = (&filter.relay, filter.from.as_ref().map(|it| it.folded()));
-        if relay.is_none() && from.is_none() {
-            return None;
-        }
-        let meant = flows.iter().filter(|(_, flow)| {
-            relay.as_ref().is_none_or(|it| *it == flow.key.relay)
-                && from.as_ref().is_none_or(|it| *it == flow.key.user)
-        });
-        Some(meant.map(|it| it.0).collect())
-    }
-
-    fn signature(&self) -> Signature {
-        match self {
-            Self::Everything => Signature::default(),
-            Self::Lookup(lookup) => Signature::wanted(lookup),
-            Self::Filter(filter) => [&filter.from_domain, &filter.to_domain]
-                .into_iter()
-                .flatten()
-                .map(|it| Signature::domain(it))
-                .chain(filter.to.as_ref().map(Signature::address))
-                .fold(Signature::default(), Signature::and),
-        }
-    }
-
-    fn admits(&self, entry: &Entry) -> bool {
-        let Self::Filter(filter) = self else {
-            return true;
-        };
-        filter.state.is_none_or(|it| entry.status.is(it))
-            && filter.larger_than.is_none_or(|it| entry.size_bytes > it)
-            && filter
-                .accepted_before
-                .is_none_or(|it| entry.accepted < it.as_millisecond())
-    }
 }
 
 fn new_entry(envelope: &Envelope, flow: u32, place: Place) -> Entry {
@@ -577,50 +414,4 @@ fn new_entry(envelope: &Envelope, flow: u32, place: Place) -> Entry {
 
 fn broken(what: &str) -> IndexError {
     IndexError(format!("malformed {what}"))
-}
-
-fn message_key(id: u64) -> [u8; 9] {
-    let mut key = [b'm'; 9];
-    key[1..].copy_from_slice(&id.to_be_bytes());
-    key
-}
-
-fn flow_key(number: u32) -> [u8; 5] {
-    let mut key = [b'c'; 5];
-    key[1..].copy_from_slice(&number.to_be_bytes());
-    key
-}
-
-fn ready_key(flow: u32, id: u64) -> Vec<u8> {
-    let mut key = vec![b'q'];
-    key.extend_from_slice(&flow.to_be_bytes());
-    key.extend_from_slice(&id.to_be_bytes());
-    key
-}
-
-fn retry_key(relay: &str, at: i64, id: u64) -> Vec<u8> {
-    let mut key = vec![b'r'];
-    key.extend_from_slice(&fnv("relay", relay).to_be_bytes());
-    // The sign bit turned over: earlier times sort first.
-    key.extend_from_slice(&(at.cast_unsigned() ^ (1 << 63)).to_be_bytes());
-    key.extend_from_slice(&id.to_be_bytes());
-    key
-}
-
-/// Where a message stands in line, if it does.
-fn turn_key(id: u64, entry: &Entry, flows: &Flows) -> Option<Vec<u8>> {
-    match entry.status {
-        Status::Ready => Some(ready_key(entry.flow, id)),
-        Status::Deferred(at) => {
-            let flow = flows.get(entry.flow)?;
-            Some(retry_key(&flow.key.relay, at, id))
-        }
-        Status::Held(_) => None,
-    }
-}
-
-fn id_at(key: &[u8], at: usize) -> Result<QueueId, IndexError> {
-    let octets = key.get(at..at + 8).and_then(|it| it.try_into().ok());
-    let octets = octets.ok_or_else(|| broken("key"))?;
-    Ok(QueueId::from_number(u64::from_be_bytes(octets)))
 }

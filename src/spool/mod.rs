@@ -23,6 +23,7 @@
 mod change;
 mod compact;
 mod content;
+mod damage;
 mod durable;
 mod engine;
 mod error;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::mail::QueueId;
 
 use super::change::{Lease, LedgerEvent, Recovered};
+use super::damage::report_damage;
 use super::durable::{SegmentName, Store};
-use super::engine::report_damage;
 use super::error::SpoolError;
 use super::frame::{Frame, HEADER_BYTES, Header};
 use super::head::Head;

@@ -1,0 +1,130 @@
+//! The questions that the index answers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{ControlFlow, RangeInclusive};
+
+use jiff::Timestamp;
+
+use super::super::query::RelayCounts;
+use super::super::waiting::{FlowKey, FlowSummary, Waiting};
+use super::entry::Entry;
+use super::keys::{flow_key, id_at, message_key, ready_key, retry_key};
+use super::wanted::Wanted;
+use super::{Index, IndexError, broken};
+use crate::mail::QueueId;
+
+/// Due retries looked at for one question: time on the thread that asks.
+const RETRIES_LOOKED_AT: usize = 50_000;
+
+impl Index {
+    /// What is known of a message.
+    pub fn entry(&self, id: QueueId) -> Result<Option<Entry>, IndexError> {
+        self.stored(id.number())
+    }
+
+    /// Every flow.
+    pub fn flows(&self, now: Timestamp) -> Result<Vec<FlowSummary>, IndexError> {
+        let mut state = self.state();
+        for number in state.flows.forget_over(now) {
+            self.db.remove(flow_key(number))?;
+        }
+        Ok(state.flows.summaries())
+    }
+
+    /// The counts of every relay.
+    pub fn counts(&self) -> BTreeMap<String, RelayCounts> {
+        let state = self.state();
+        let mut relays: BTreeMap<String, RelayCounts> = BTreeMap::new();
+        for (_, flow) in state.flows.iter() {
+            let counts = relays.entry(flow.key.relay.clone()).or_default();
+            counts.ready.add(flow.ready);
+            counts.deferred.add(flow.deferred);
+            counts.held.add(flow.held);
+        }
+        relays
+    }
+
+    /// What may leave at once in a flow, after a message.
+    pub fn ready(
+        &self,
+        key: &FlowKey,
+        after: QueueId,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, IndexError> {
+        let Some(number) = self.state().flows.find(key) else {
+            return Ok(Vec::new());
+        };
+        let Some(from) = after.number().checked_add(1) else {
+            return Ok(Vec::new());
+        };
+        let range = ready_key(number, from)..=ready_key(number, u64::MAX);
+        let mut found = Vec::new();
+        for read in self.db.range(range).take(limit) {
+            let (name, octets) = read?;
+            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            found.push(entry.waiting(id_at(&name, 5)?, key));
+        }
+        Ok(found)
+    }
+
+    /// Messages of a relay whose next attempt is due by then, the earliest first, so many
+    /// of one flow at most.
+    pub fn retries(
+        &self,
+        relay: &str,
+        times: RangeInclusive<Timestamp>,
+        limit: usize,
+        per_flow: usize,
+    ) -> Result<Vec<Waiting>, IndexError> {
+        let (from, until) = times.into_inner();
+        let first = retry_key(relay, from.as_millisecond(), 0);
+        let last = retry_key(relay, until.as_millisecond(), u64::MAX);
+        let mut found = Vec::new();
+        let mut of_flow: HashMap<u32, usize> = HashMap::new();
+        for read in self.db.range(first..=last).take(RETRIES_LOOKED_AT) {
+            if found.len() >= limit {
+                break;
+            }
+            let (name, octets) = read?;
+            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            let taken = of_flow.entry(entry.flow).or_default();
+            if *taken >= per_flow {
+                continue;
+            }
+            *taken += 1;
+            let key = self.state().flows.get(entry.flow).map(|it| it.key.clone());
+            // Two relays whose names hash alike share a range.
+            if let Some(key) = key.filter(|it| it.relay == relay) {
+                found.push(entry.waiting(id_at(&name, 17)?, &key));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Shows every entry after a message that a filter or a look-up may mean, in order,
+    /// until told to stop.
+    pub fn candidates(
+        &self,
+        wanted: &Wanted<'_>,
+        after: QueueId,
+        mut show: impl FnMut(QueueId, Entry) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let Some(from) = after.number().checked_add(1) else {
+            return Ok(());
+        };
+        self.fail_on_order()?;
+        let flows = wanted.flows(&self.state().flows);
+        let signature = wanted.signature();
+        for read in self.db.range(message_key(from)..=message_key(u64::MAX)) {
+            let (name, octets) = read?;
+            let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
+            let may = flows.as_ref().is_none_or(|it| it.contains(&entry.flow))
+                && entry.signature.may_have(signature)
+                && wanted.admits(&entry);
+            if may && show(id_at(&name, 1)?, entry).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -375,5 +375,5 @@ fn check_whole(root: Table, config: &Config) {
 }
 
 #[cfg(test)]
-#[path = "read_tests.rs"]
+#[path = "read_tests/mod.rs"]
 mod tests;

@@ -19,8 +19,9 @@ use super::wire::CONTENT_READ;
 /// Content must come at this many octets a second, on the whole: a message of 10 MB may
 /// take six hours, a drip of an octet a minute ends soon.
 const SLOWEST: u64 = 512;
-/// Content beyond the size limit is swallowed this far; then nobody is reading replies.
-const SWALLOWED_MAXIMUM: u64 = 1 << 30;
+/// A refused message is swallowed up to so many times the size limit, for the sake of a
+/// client that reads the reply only at its end; what is longer has no end.
+const SWALLOWED_SIZES: u64 = 20;
 
 impl Connection {
     /// Reads content up to its final dot; gives the answer to the message.
@@ -29,6 +30,7 @@ impl Connection {
         let mut decoder = DataDecoder::new(endings(&self.listener));
         let mut pace = Pace::new(self.live.config.timeouts.idle);
         let mut text = Vec::new();
+        let maximum = self.live.config.message.max_size_bytes;
         let mut swallowed: u64 = 0;
         while !decoder.is_ended() {
             self.some_content(&mut pace, u64::MAX).await?;
@@ -38,9 +40,10 @@ impl Connection {
             text.clear();
             if incoming.refusal().is_some() || decoder.met_bare_ending() {
                 swallowed += taken as u64;
-                if swallowed > SWALLOWED_MAXIMUM {
-                    self.wire
-                        .say(&too_large(self.live.config.message.max_size_bytes));
+                if swallowed > maximum.saturating_mul(SWALLOWED_SIZES) {
+                    let reply = too_large(maximum);
+                    self.log_refusal(&reply);
+                    self.wire.say(&reply);
                     return Err(End::Said);
                 }
             }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::client::{Client, message};
-use crate::intake::{Intake, plain, with};
+use crate::intake::{Intake, Wanted, plain, with};
 
 /// What is logged on this thread, for as long as the guard lives.
 #[derive(Clone, Default)]
@@ -141,6 +141,60 @@ async fn whatever_is_said_without_end_has_one_and_one_line_in_the_log() {
         assert!(lines.len() <= most, "{what}: {lines:#?}");
     }
     assert_eq!(intake.envelopes().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_without_end_is_listened_to_for_twenty_times_the_limit() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let intake = Intake::start(Wanted {
+        top: "[message]\nmax-size = \"100KB\"",
+        ..plain()
+    })
+    .await;
+    let begun = "EHLO rude.test\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n";
+    let body = format!("{begun}From: x@example.nl\r\n\r\n");
+    let cases: &[(&str, &[u8])] = &[
+        (begun, b"x"),
+        (begun, b"From: x@example.nl\r\n"),
+        (begun, b"Subject: x\r\n x\r\n"),
+        (begun, b"\r\n"),
+        (begun, b"\r"),
+        (&body, b"x\r\n"),
+        (&body, b"..\r\n"),
+        (&body, b"x\n.\n"),
+    ];
+    for (opening, again) in cases {
+        let what = again.escape_ascii().to_string();
+        let (said, heard) = pester(&intake, opening, again).await;
+        assert_eq!(
+            heard, "552 5.3.4 message too large; the limit is 100000 octets",
+            "{what}"
+        );
+        assert!(said < 16 << 20, "{what}: {said} octets were listened to");
+        until_alone(&intake).await;
+        let lines = log.take();
+        assert_eq!(lines.len(), 1, "{what}: {lines:#?}");
+    }
+    assert_eq!(intake.envelopes().len(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_only_stops_sending_gets_its_replies_and_is_let_go() {
+    let intake = Intake::start(plain()).await;
+    let mail = "From: x@example.nl\r\n\r\nx\r\n.\r\n";
+    let transaction = "EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n";
+    let whole = format!("{transaction}{mail}");
+    for (said, accepted) in [("", 0), ("EHLO x\r\n", 0), (transaction, 0), (&whole, 1)] {
+        let mut stream = TcpStream::connect(intake.address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        until_alone(&intake).await;
+        assert_eq!(heard.matches(" queued\r\n").count(), accepted, "{heard}");
+        assert_eq!(intake.envelopes().len(), accepted);
+    }
 }
 
 #[tokio::test(start_paused = true)]

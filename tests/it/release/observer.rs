@@ -86,6 +86,10 @@ impl Observer {
     /// The same where the limits never changed, for many messages: one walk per window.
     pub fn check_unchanged(&mut self, limits: &Limits) -> Result<(), String> {
         self.seen.sort_by_key(|it| it.at);
+        let apart = limits.min_interval.as_millis() as u64;
+        if let Some(near) = self.seen.windows(2).find(|it| it[1].at - it[0].at < apart) {
+            return Err(format!("min-interval: {near:?}"));
+        }
         let interval = limits.batch_interval.as_millis() as u64;
         let n = |limit: Option<u32>| limit.map_or(u64::MAX, u64::from);
         for (length, messages, octets, recipients) in [

@@ -190,6 +190,47 @@ fn min_interval_holds_between_any_two() {
     world.check_unchanged().unwrap();
 }
 
+#[test]
+fn min_interval_holds_over_restarts_and_reboots() {
+    for reboot in [None, Some(0), Some(7_200_000)] {
+        let limits = Limits {
+            min_interval: Duration::from_mins(1),
+            ..unlimited()
+        };
+        let mut world = World::new(&[("own", limits)]);
+        world.manners = GOOD;
+        for number in 0..10 {
+            world.accept("own", "erp@example.nl", &format!("s-{number}"), 1_000, 1);
+            while world.left.len() == number {
+                assert!(world.now < HOUR, "number {number} never leaves");
+                world.run_until(world.now + 100);
+            }
+            world.checkpoint();
+            world.crash(500, reboot);
+        }
+        world.check_unchanged().unwrap();
+    }
+}
+
+#[test]
+fn a_clock_that_a_reboot_sets_back_makes_nobody_wait_for_it_to_catch_up() {
+    let limits = Limits {
+        batch_messages: Some(1),
+        ..unlimited()
+    };
+    let mut world = World::new(&[("own", limits)]);
+    world.manners = GOOD;
+    world.accept_many(2, "own", "erp@example.nl", "s-a", 1_000);
+    world.run_until(world.now + 60_000);
+    assert_eq!(world.left.len(), 1);
+    world.checkpoint();
+    world.crash(1_000, Some(24 * HOUR as i64));
+    let booted = world.now;
+    let last = world.run_until_empty(HOUR);
+    assert!(last - booted <= 310_000, "{} ms", last - booted);
+    world.check_unchanged().unwrap();
+}
+
 /// docs/limits.md derives it: no message waits longer than `(2 A / (1 - k) + 2 + 3 o) P`,
 /// where `A = n (f (2 a + 2 m) + 4 m)` batches at most leave before it.
 #[test]

@@ -31,6 +31,7 @@ mod kill;
 mod limits;
 mod memory;
 mod million;
+mod oauth;
 mod powercut;
 mod service;
 mod shapes;

@@ -172,7 +172,15 @@ fn add(context: &mut Context, args: &AddArgs) -> Outcome {
     draft
         .main
         .change(|text| settings.add(text, &args.relay, password.as_deref()))?;
-    apply(context, &draft, args.apply)
+    let dry_run = args.apply.dry_run;
+    apply(context, &draft, args.apply)?;
+    let by_person =
+        settings.oauth.is_some() && settings.grant.as_deref() != Some("client-credentials");
+    if by_person && !dry_run && !context.screen.look.json {
+        let next = format!("now log in: penstock relay login {}", args.relay);
+        context.screen.line(next)?;
+    }
+    Ok(())
 }
 
 fn set(context: &mut Context, args: &SetArgs) -> Outcome {

@@ -12,7 +12,7 @@ use crate::control::protocol::{
     WindowReport,
 };
 use crate::mail::{Envelope, Origin, State};
-use crate::oauth::{Standing, TokenError};
+use crate::oauth::Standing;
 use crate::outcome::Cause;
 use crate::release::{Outlook, Wait};
 use crate::spool::{FlowKey, RelayCounts, Waiting};
@@ -150,7 +150,7 @@ impl Delivery {
             }
             if let Some(relay) = relay {
                 let standing = self.office.tokens.standing(relay).await;
-                status.oauth = standing.as_ref().map(oauth_report);
+                status.oauth = standing.map(|it| oauth_report(name, &it, now));
             }
             told.push(status);
         }
@@ -326,15 +326,24 @@ fn picture(
 }
 
 /// How a login with tokens stands.
-fn oauth_report(standing: &Standing) -> OAuthReport {
+fn oauth_report(relay: &str, standing: &Standing, now: Timestamp) -> OAuthReport {
+    let soon = standing.ends_soon(now).map(|at| {
+        (
+            format!("the login ends on {}", at.strftime("%Y-%m-%d %H:%M UTC")),
+            format!("Run penstock relay login {relay} before."),
+        )
+    });
+    let trouble = standing.trouble.as_ref();
+    let trouble = trouble.map(|it| (it.to_string(), it.remedy())).or(soon);
+    let (trouble, remedy) = trouble.unzip();
     OAuthReport {
         grant: standing.grant.name().to_owned(),
         since: standing.since.as_ref().map(|it| it.0),
         by: standing.since.as_ref().map(|it| it.1.clone()),
         used: standing.used,
         expires: standing.expires,
-        trouble: standing.trouble.as_ref().map(ToString::to_string),
-        remedy: standing.trouble.as_ref().map(TokenError::remedy),
+        trouble,
+        remedy,
     }
 }
 

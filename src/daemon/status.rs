@@ -202,6 +202,12 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
             relay.reason.as_deref().unwrap_or("no reason is known"),
         ));
     }
+    // The next message would pause it.
+    for relay in relays.iter().filter(|it| it.state == RelayState::Active) {
+        if let Some(trouble) = relay.oauth.as_ref().and_then(|it| it.trouble.as_ref()) {
+            problems.push(format!("relay {}: {trouble}", relay.relay));
+        }
+    }
     let serious = answers.hints.serious();
     if serious > 0 {
         let serious = count(serious as u64, "serious hint", "serious hints");

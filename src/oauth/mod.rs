@@ -6,13 +6,16 @@
 //! is on the disk before it counts. A relay's mail waits while there is no token; what
 //! the endpoint says and what to do about it is in [`TokenError`].
 
+mod account;
 mod answer;
+mod ask;
 mod device;
 mod kept;
 mod tokens;
 mod trouble;
 mod web;
 
+pub use account::AccessToken;
 pub use device::Prompt;
-pub use tokens::{AccessToken, Granted, Keeper, Standing, Tokens};
+pub use tokens::{Granted, Keeper, Standing, Tokens};
 pub use trouble::TokenError;

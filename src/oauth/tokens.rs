@@ -11,10 +11,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::answer::{self, Given, No};
-use super::kept::{Bond, Facts, Kept};
+use super::account::{AccessToken, Account, Outcome, account, wait};
+use super::answer::{Given, No};
+use super::ask::Want;
+use super::kept::Bond;
 use super::trouble::TokenError;
 use super::web::{Said, Web};
 use crate::clock::Clock;
@@ -22,28 +25,18 @@ use crate::config::{Credentials, Endpoint, Grant, OAuth, Relay, Secret, Timeouts
 use crate::dns::Dns;
 use crate::spool::Spool;
 
-/// When it was last used is written down so often.
-const USED_STEP: SignedDuration = SignedDuration::from_hours(24);
 /// A login that was not used for so long is used for its own sake: Microsoft's end after
 /// 90 days of rest, Google's after six months.
 const REST_MAXIMUM: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// And that is tried so often.
 const TEND_AGAIN: SignedDuration = SignedDuration::from_hours(6);
-/// A token that could not be renewed and is still good: when it is tried again.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
+/// A login that ends within this time is said to.
+const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
+const WARN_AGAIN: SignedDuration = SignedDuration::from_hours(24);
+/// How long the end of the daemon waits for an endpoint.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
 /// A token that ends so soon is not shown to a relay any more.
 const MARGIN: Duration = Duration::from_secs(30);
-
-/// A token for one relay, and how long it may be used.
-#[derive(Debug, Clone)]
-pub struct AccessToken {
-    secret: Secret,
-    number: u64,
-    /// Uptime from which it is renewed first.
-    renew_at: Duration,
-    /// Uptime at which it ends.
-    good_until: Duration,
-}
 
 /// What somebody's login brought, not written down yet.
 #[derive(Debug, Clone)]
@@ -78,57 +71,12 @@ pub enum Keeper {
 #[derive(Clone)]
 pub struct Tokens(Arc<Shared>);
 
-struct Shared {
-    web: Web,
-    clock: Clock,
-    keeper: Keeper,
+pub(super) struct Shared {
+    pub(super) web: Web,
+    pub(super) clock: Clock,
+    pub(super) keeper: Keeper,
     accounts: Mutex<HashMap<String, Account>>,
     tasks: Mutex<JoinSet<()>>,
-}
-
-type Outcome = Result<AccessToken, TokenError>;
-
-/// What is known of one relay's token.
-#[derive(Default)]
-struct Account {
-    /// The relay as it was when all this was learned; another one starts anew.
-    purpose: Option<(Bond, OAuth)>,
-    /// Counts purposes and tokens.
-    count: u64,
-    token: Option<AccessToken>,
-    asking: Option<Asking>,
-    /// A login that could not be written down: the one on the disk may be dead.
-    unsaved: Option<Kept>,
-    facts: Option<Facts>,
-    /// The disk was asked for the facts.
-    looked: bool,
-    trouble: Option<TokenError>,
-    tended: Option<Timestamp>,
-}
-
-/// A task that asks the endpoint.
-#[derive(Clone)]
-struct Asking {
-    /// For the purpose with this number.
-    purpose: u64,
-    told: watch::Receiver<Option<Outcome>>,
-}
-
-/// Why the endpoint is asked.
-enum Want {
-    /// The next access token.
-    Renewed,
-    /// Somebody brings a refresh token from elsewhere.
-    Brought { refresh_token: Secret, by: String },
-    /// Somebody has logged in.
-    Granted { granted: Granted, by: String },
-}
-
-impl AccessToken {
-    /// The token itself.
-    pub fn secret(&self) -> &Secret {
-        &self.secret
-    }
 }
 
 /// The login of a relay that takes tokens.
@@ -156,6 +104,14 @@ pub(super) fn refusal(relay: &str, endpoint: &Endpoint, no: No) -> TokenError {
     }
 }
 
+impl Standing {
+    /// When the login ends, if that is soon.
+    pub fn ends_soon(&self, now: Timestamp) -> Option<Timestamp> {
+        self.expires
+            .filter(|it| it.duration_since(now) <= WARN_BEFORE)
+    }
+}
+
 impl Tokens {
     /// Without a token yet.
     pub fn new(dns: Arc<dyn Dns>, clock: Clock, keeper: Keeper) -> Self {
@@ -179,10 +135,10 @@ impl Tokens {
         timeouts: &Timeouts,
         refused: Option<&AccessToken>,
     ) -> Result<AccessToken, TokenError> {
-        let now = self.0.clock.uptime();
         let bond = bond_of(relay)?;
         let mut old = None;
         let told = loop {
+            let now = self.0.clock.uptime();
             let other = {
                 let mut accounts = self.0.accounts();
                 let account = account(&mut accounts, relay, &bond)?;
@@ -196,7 +152,9 @@ impl Tokens {
                     old = Some(token.clone()).filter(|it| now + MARGIN < it.good_until);
                 }
                 match account.running() {
-                    Some(asking) if asking.purpose == account.purpose_number() => {
+                    Some(asking)
+                        if asking.is_renewal && asking.purpose == account.purpose_number =>
+                    {
                         break asking.told;
                     }
                     Some(asking) => asking.told,
@@ -312,6 +270,13 @@ impl Tokens {
         let lately = account
             .tended
             .is_some_and(|it| now.duration_since(it).abs() < TEND_AGAIN);
+        let warned = account
+            .warned
+            .is_some_and(|it| now.duration_since(it).abs() < WARN_AGAIN);
+        if let (Some(ends), false) = (standing.ends_soon(now), warned) {
+            account.warned = Some(now);
+            warn!(relay = relay.name, %ends, "the login of a relay ends soon: penstock relay login renews it");
+        }
         if rested && !lately && account.running().is_none() {
             account.tended = Some(now);
             self.begin(account, relay, timeouts, Want::Renewed);
@@ -346,10 +311,12 @@ impl Tokens {
         self.0.accounts().retain(|name, _| wanted(name));
     }
 
-    /// Waits until no endpoint is being asked, so that nothing that it gives is lost.
+    /// Waits until no endpoint is being asked, so that nothing that it gives is lost; not
+    /// for one that does not answer.
     pub async fn close(&self) {
         let mut tasks = std::mem::take(&mut *self.0.tasks());
-        while tasks.join_next().await.is_some() {}
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        timeout(CLOSE_PATIENCE, ended).await.ok();
     }
 
     /// Starts a task that asks the endpoint.
@@ -360,18 +327,19 @@ impl Tokens {
         timeouts: &Timeouts,
         want: Want,
     ) -> watch::Receiver<Option<Outcome>> {
-        let (tell, told) = watch::channel(None);
-        let purpose = account.purpose_number();
-        account.asking = Some(Asking {
-            purpose,
-            told: told.clone(),
-        });
+        let is_renewal = matches!(want, Want::Renewed);
+        let (tell, asking) = account.asked(is_renewal);
         let (shared, relay, timeouts) = (self.0.clone(), relay.clone(), *timeouts);
+        let told = asking.told;
+        let purpose = asking.purpose;
         let mut tasks = self.0.tasks();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
             let outcome = shared.ask(&relay, &timeouts, want).await;
-            shared.learn(&relay, purpose, &outcome);
+            // That somebody brings a wrong token says nothing about the login there is.
+            if outcome.is_ok() || is_renewal {
+                shared.learn(&relay, purpose, &outcome);
+            }
             tell.send_replace(Some(outcome));
         });
         told
@@ -399,308 +367,18 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-fn bond_of(relay: &Relay) -> Result<Bond, TokenError> {
+/// What its login must hold for.
+pub(super) fn bond_of(relay: &Relay) -> Result<Bond, TokenError> {
     let (credentials, oauth) = login_of(relay)?;
     Ok(Bond::of(relay, credentials, oauth))
 }
 
-/// The account of a relay as it is configured now.
-fn account<'a>(
-    accounts: &'a mut MutexGuard<'_, HashMap<String, Account>>,
-    relay: &Relay,
-    bond: &Bond,
-) -> Result<&'a mut Account, TokenError> {
-    let (_, oauth) = login_of(relay)?;
-    let account = accounts.entry(relay.name.clone()).or_default();
-    let same = account
-        .purpose
-        .as_ref()
-        .is_some_and(|it| it.0 == *bond && it.1 == *oauth);
-    if !same {
-        *account = Account {
-            purpose: Some((bond.clone(), oauth.clone())),
-            count: account.count + 1,
-            // Still under way: what it may write must be on the disk before ours.
-            asking: account.asking.take(),
-            ..Account::default()
-        };
-    }
-    Ok(account)
-}
-
-async fn wait(mut told: watch::Receiver<Option<Outcome>>) -> Outcome {
-    let outcome = told.wait_for(Option::is_some).await;
-    let outcome = outcome.ok().and_then(|it| it.clone());
-    outcome.unwrap_or_else(|| {
-        Err(TokenError::Ours {
-            action: "renew",
-            detail: "penstockd is stopping".to_owned(),
-        })
-    })
-}
-
-impl Account {
-    /// The task that asks the endpoint, while it does.
-    fn running(&mut self) -> Option<Asking> {
-        let over = |it: &Asking| it.told.borrow().is_some() || it.told.has_changed().is_err();
-        if self.asking.as_ref().is_some_and(over) {
-            self.asking = None;
-        }
-        self.asking.clone()
-    }
-
-    fn purpose_number(&self) -> u64 {
-        self.count
-    }
-}
-
 impl Shared {
-    fn accounts(&self) -> MutexGuard<'_, HashMap<String, Account>> {
+    pub(super) fn accounts(&self) -> MutexGuard<'_, HashMap<String, Account>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    async fn post(
-        &self,
-        oauth: &OAuth,
-        endpoint: &Endpoint,
-        form: &[(&str, &str)],
-        timeouts: &Timeouts,
-    ) -> Result<Said, TokenError> {
-        let ca_file = oauth.ca_file.as_ref();
-        let said = self.web.post(endpoint, ca_file, form, timeouts).await;
-        said.map_err(|words| TokenError::Passing {
-            host: endpoint.host().to_owned(),
-            words,
-        })
-    }
-
-    /// Asks for a token, and writes down what came along before anybody uses it.
-    async fn ask(&self, relay: &Relay, timeouts: &Timeouts, want: Want) -> Outcome {
-        let (_, oauth) = login_of(relay)?;
-        let bond = bond_of(relay)?;
-        let asked = self.clock.uptime();
-        let now = self.clock.now();
-        let given = match (oauth.grant, want) {
-            (Grant::ClientCredentials, _) => {
-                let form = [("grant_type", "client_credentials")];
-                self.request(relay, oauth, &form, &[], timeouts).await?
-            }
-            (Grant::Login, Want::Renewed) => {
-                let mut kept = self.kept(&relay.name, &bond).await?;
-                let given = self
-                    .refresh(relay, oauth, &kept.refresh_token, timeouts)
-                    .await?;
-                let unsaved = self
-                    .accounts()
-                    .get(&relay.name)
-                    .is_some_and(|it| it.unsaved.is_some());
-                let rotated = given
-                    .refresh_token
-                    .as_ref()
-                    .is_some_and(|it| *it != kept.refresh_token);
-                let long_ago = now.duration_since(kept.facts.used) >= USED_STEP;
-                if rotated || unsaved || long_ago {
-                    kept.facts.used = now;
-                    renew(&mut kept, &given, now);
-                    self.keep(&relay.name, kept).await?;
-                }
-                given
-            }
-            (Grant::Login, Want::Brought { refresh_token, by }) => {
-                let given = self.refresh(relay, oauth, &refresh_token, timeouts).await?;
-                let mut kept = Kept::new(bond, refresh_token, by, now);
-                renew(&mut kept, &given, now);
-                self.keep(&relay.name, kept).await?;
-                given
-            }
-            (Grant::Login, Want::Granted { granted, by }) => {
-                let given = granted.0;
-                let Some(refresh_token) = given.refresh_token.clone() else {
-                    return Err(TokenError::NotLoggedIn {
-                        relay: relay.name.clone(),
-                        why: "the login brought nothing that could be kept".to_owned(),
-                    });
-                };
-                let mut kept = Kept::new(bond, refresh_token, by, now);
-                renew(&mut kept, &given, now);
-                self.keep(&relay.name, kept).await?;
-                given
-            }
-        };
-        debug!(
-            relay = relay.name,
-            host = oauth.token_url.host(),
-            life_s = given.life.as_secs(),
-            "a new access token"
-        );
-        Ok(AccessToken {
-            secret: given.access_token,
-            number: rand::random(),
-            renew_at: asked + given.life.mul_f64(0.8),
-            good_until: asked + given.life,
-        })
-    }
-
-    async fn refresh(
-        &self,
-        relay: &Relay,
-        oauth: &OAuth,
-        refresh_token: &Secret,
-        timeouts: &Timeouts,
-    ) -> Result<Given, TokenError> {
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token.expose()),
-        ];
-        self.request(relay, oauth, &form, &[refresh_token], timeouts)
-            .await
-    }
-
-    async fn request(
-        &self,
-        relay: &Relay,
-        oauth: &OAuth,
-        form: &[(&str, &str)],
-        secrets: &[&Secret],
-        timeouts: &Timeouts,
-    ) -> Result<Given, TokenError> {
-        let mut form = form.to_vec();
-        form.push(("client_id", &oauth.client_id));
-        if let Some(secret) = &oauth.client_secret {
-            form.push(("client_secret", secret.expose()));
-        }
-        if !oauth.scope.is_empty() {
-            form.push(("scope", &oauth.scope));
-        }
-        let said = self.post(oauth, &oauth.token_url, &form, timeouts).await?;
-        let secrets: Vec<&Secret> = secrets
-            .iter()
-            .copied()
-            .chain(&oauth.client_secret)
-            .collect();
-        answer::given(&said, &secrets).map_err(|no| refusal(&relay.name, &oauth.token_url, no))
-    }
-
-    /// Remembers what came of asking.
-    fn learn(&self, relay: &Relay, purpose: u64, outcome: &Outcome) {
-        let mut accounts = self.accounts();
-        let Some(account) = accounts
-            .get_mut(&relay.name)
-            .filter(|it| it.purpose_number() == purpose)
-        else {
-            return;
-        };
-        match outcome {
-            Ok(token) => {
-                account.token = Some(token.clone());
-                account.trouble = None;
-            }
-            Err(trouble) => {
-                // The relay's pause says it, too, when there is mail; a login that is
-                // only looked after has nobody else to say it.
-                if !trouble.is_passing() && account.trouble.as_ref() != Some(trouble) {
-                    let remedy = trouble.remedy();
-                    warn!(relay = relay.name, %trouble, remedy, "no access token");
-                }
-                account.trouble = Some(trouble.clone());
-                let again = self.clock.uptime() + RENEW_AGAIN;
-                if let Some(token) = &mut account.token {
-                    token.renew_at = token.renew_at.max(again.min(token.good_until));
-                }
-            }
-        }
-    }
-
-    /// The login of a relay.
-    async fn kept(&self, relay: &str, bond: &Bond) -> Result<Kept, TokenError> {
-        let unsaved = self.accounts().get(relay).and_then(|it| it.unsaved.clone());
-        if let Some(kept) = unsaved.filter(|it| it.bond == *bond) {
-            return Ok(kept);
-        }
-        let octets = match &self.keeper {
-            Keeper::Spool(spool) => spool
-                .secret(relay)
-                .await
-                .map_err(|error| ours("read", &error))?,
-            #[cfg(test)]
-            Keeper::Memory(files) => files.lock().unwrap().get(relay).cloned(),
-        };
-        let octets = octets.ok_or_else(|| TokenError::NotLoggedIn {
-            relay: relay.to_owned(),
-            why: "nobody has logged in yet".to_owned(),
-        })?;
-        let kept = Kept::read(relay, &octets, bond)?;
-        if let Some(account) = self.accounts().get_mut(relay) {
-            account.facts = Some(kept.facts.clone());
-            account.looked = true;
-        }
-        Ok(kept)
-    }
-
-    /// Writes a login down; one that cannot be written is kept in mind.
-    async fn keep(&self, relay: &str, kept: Kept) -> Result<(), TokenError> {
-        let written = self.write(relay, Some(kept.write())).await;
-        let mut accounts = self.accounts();
-        if let Some(account) = accounts.get_mut(relay) {
-            account.facts = Some(kept.facts.clone());
-            account.looked = true;
-            account.unsaved = written.is_err().then_some(kept);
-        }
-        written
-    }
-
-    async fn write(&self, relay: &str, octets: Option<Vec<u8>>) -> Result<(), TokenError> {
-        match &self.keeper {
-            Keeper::Spool(spool) => spool
-                .keep_secret(relay, octets)
-                .await
-                .map_err(|error| ours("keep", &error)),
-            #[cfg(test)]
-            Keeper::Memory(files) => {
-                let mut files = files.lock().unwrap();
-                match octets {
-                    Some(octets) => files.insert(relay.to_owned(), octets),
-                    None => files.remove(relay),
-                };
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Kept {
-    fn new(bond: Bond, refresh_token: Secret, by: String, now: Timestamp) -> Self {
-        Self {
-            bond,
-            refresh_token,
-            facts: Facts {
-                since: now,
-                by,
-                used: now,
-                expires: None,
-            },
-        }
-    }
-}
-
-/// Takes over what came with an access token.
-fn renew(kept: &mut Kept, given: &Given, now: Timestamp) {
-    if let Some(refresh_token) = &given.refresh_token {
-        kept.refresh_token = refresh_token.clone();
-    }
-    if let Some(life) = given.refresh_life {
-        kept.facts.expires = now.checked_add(life).ok();
-    }
-}
-
-fn ours(action: &'static str, error: &crate::spool::SpoolError) -> TokenError {
-    let detail = match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    TokenError::Ours { action, detail }
 }

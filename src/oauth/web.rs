@@ -71,7 +71,9 @@ impl Web {
             .map_err(|_| "DNS does not answer in time".to_owned())??;
         let mut trouble = "it has no address".to_owned();
         for address in found {
-            let stream = match timeout_at(connected_by, TcpStream::connect(address)).await {
+            // One that swallows everything must not take the time of the others.
+            let tried_by = connected_by.min(Instant::now() + timeouts.connect / 3);
+            let stream = match timeout_at(tried_by, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
                     trouble = format!("[{}]:{}: {}", address.ip(), address.port(), words(&error));
@@ -79,7 +81,7 @@ impl Web {
                 }
                 Err(_) => {
                     trouble = format!("[{}]:{}: no answer in time", address.ip(), address.port());
-                    break;
+                    continue;
                 }
             };
             if !endpoint.is_https() {

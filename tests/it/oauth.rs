@@ -537,3 +537,127 @@ async fn tokens_are_asked_for_under_tls_of_whom_the_certificate_proves() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn however_many_connections_want_a_token_it_is_asked_for_once() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.rotates = true);
+    let out = taking_tokens_of(&endpoint).await;
+    let config = config(&out, &endpoint, "");
+    let config = config.replace(
+        MAILBOX,
+        &format!("{MAILBOX}\nlimits = {{ connections = 8 }}"),
+    );
+    let mut penstock = Harness::start(&config, "").await;
+    penstock.login("out").await;
+    penstock.ask(json!({"relay-pause": {"relay": "out"}})).await;
+    for number in 0..24 {
+        penstock
+            .submit("jan@example.nl", &["bob@example.org"], &format!("{number}"))
+            .await
+            .expect_code(250);
+    }
+    penstock.stop().await;
+    penstock.run().await;
+    penstock
+        .ask(json!({"relay-resume": {"relay": "out"}}))
+        .await;
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 24);
+    assert!(
+        out.most_connections() > 1,
+        "several connections were logged in"
+    );
+    assert_eq!(endpoint.asked_for("refresh_token").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_cannot_be_written_down_is_not_lost_with_the_token_that_it_replaced() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.rotates = true);
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    // Nothing can be made where a directory is.
+    let obstacle = penstock.path("state/tokens/out.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    tokio::time::sleep(LONG).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    let paused = penstock.until_paused("out").await;
+    assert!(
+        words(&paused["reason"]).contains("cannot keep the login"),
+        "{paused}"
+    );
+    assert!(out.accepted().is_empty(), "used before it was on the disk");
+    std::fs::remove_dir(&obstacle).unwrap();
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_rests_is_used_now_and_then_and_its_end_is_announced() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.refresh_life = Some(16 * 86_400));
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    assert_eq!(penstock.relay("out").await["oauth"]["trouble"], Value::Null);
+    tokio::time::sleep(Duration::from_secs(8 * 86_400)).await;
+    assert_eq!(endpoint.asked_for("refresh_token").len(), 1);
+    let status = penstock.relay("out").await;
+    assert!(
+        words(&status["oauth"]["trouble"]).contains("the login ends on 2026-12-07"),
+        "{status}"
+    );
+    assert_eq!(status["state"], "active");
+    let problems = penstock.status().await["problems"].to_string();
+    assert!(
+        problems.contains("relay out: the login ends on"),
+        "{problems}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_any_more_for_whoever_gave_up() {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let endpoint = Endpoint::start().await;
+    endpoint
+        .manners(|it| it.answers = std::iter::repeat_n("authorization_pending", 1_000).collect());
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    let socket = penstock.path("control.sock");
+    let mut stream = BufReader::new(tokio::net::UnixStream::connect(socket).await.unwrap());
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    let request = b"{\"relay-login\":{\"relay\":\"out\"}}\n";
+    stream.write_all(request).await.unwrap();
+    line.clear();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.contains("ABCD-EFGH"), "{line}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = endpoint.asked_for("device_code").len();
+    assert!((10..=12).contains(&asked), "{asked}");
+    drop(stream);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(endpoint.asked_for("device_code").len() <= asked + 2);
+    assert!(!penstock.path("state/tokens/out.token").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_must_be_verified_gets_its_test_message_once_somebody_has_logged_in() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let config = config(&out, &endpoint, "");
+    let verified = format!("{MAILBOX}\nsender = \"mailer@example.nl\"\nverify = true");
+    let penstock = Harness::start(&config.replace(MAILBOX, &verified), "").await;
+    while penstock.relay("out").await["verification"]["state"] != "failed" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    penstock.login("out").await;
+    let test = out.received(1, LONG).await;
+    assert_eq!(test[0].forward_paths(), ["mailer@example.nl"]);
+    assert!(test[0].text().contains("penstock relay confirm"));
+}

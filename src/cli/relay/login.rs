@@ -149,7 +149,7 @@ pub fn standing(look: &Look, login: &OAuthReport) -> String {
         (None, _) if is_missing(login) => "nobody is logged in".to_owned(),
         (None, _) => "the application logs in by itself (client-credentials)".to_owned(),
     };
-    if let Some(at) = login.expires {
+    if let (Some(at), None) = (login.expires, &login.trouble) {
         said.push_str(&format!("; the login ends {}", look.words.both(at)));
     }
     if let Some(trouble) = &login.trouble {

@@ -67,7 +67,7 @@ pub struct OAuthReport {
     pub used: Option<Timestamp>,
     /// When it ends, where the provider tells.
     pub expires: Option<Timestamp>,
-    /// Why there was no token when one was last asked for; none: there was.
+    /// Why there was no token when one was last asked for, or will be none soon.
     pub trouble: Option<String>,
     /// What to do about that.
     pub remedy: Option<String>,

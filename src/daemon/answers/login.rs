@@ -61,6 +61,10 @@ impl Answers {
         info!(relay = name, by, username = username(&relay), "logged in");
         // Whether or not anybody still listens: its mail waits for nothing else.
         self.desk.mended(name.to_owned()).await?;
+        // Without a login its test message has failed, or was never tried.
+        if !self.office.confirmations.is_active(&relay) {
+            self.desk.verify(name.to_owned()).await?.ok();
+        }
         let standing = tokens.standing(&relay).await;
         to.item(Item::LoggedIn(LoggedIn {
             relay: name.to_owned(),

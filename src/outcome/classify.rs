@@ -130,6 +130,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_at_mail_never_fails_a_recipient() {
+        for rule in Rules::compiled_in().iter() {
+            for sample in &rule.samples {
+                let said = super::super::bounce::Said::read(&sample.reply);
+                let mut refusal = said.refusal();
+                refusal.stage = Some(Stage::Mail);
+                refusal.code = Some(550);
+                let it = classify(Rules::compiled_in(), &refusal);
+                assert_ne!(
+                    it.action,
+                    Action::FailRecipient,
+                    "{}: {}",
+                    it.rule,
+                    sample.reply
+                );
+            }
+        }
+    }
+
+    #[test]
     fn the_same_words_mean_what_stage_and_code_allow() {
         use Action::*;
         for (stage, reply, expected) in [
@@ -191,6 +211,22 @@ mod tests {
                 "mail",
                 "530 5.7.0 Authentication required",
                 (Class::NotLoggedIn, PauseRelay),
+            ),
+            // A mailbox that is named at MAIL is the sender's.
+            (
+                "mail",
+                "550 Requested action not taken: mailbox unavailable",
+                (Class::SenderNotAllowed, HoldSender),
+            ),
+            (
+                "recipient",
+                "550 Requested action not taken: mailbox unavailable",
+                (Class::RecipientUnknown, FailRecipient),
+            ),
+            (
+                "mail",
+                "554 Unauthorized sender address",
+                (Class::SenderNotAllowed, HoldSender),
             ),
             // Authentication of a domain is no login.
             (

@@ -22,8 +22,9 @@ pub fn judge(refusal: &Refusal<'_>) -> Finding {
         );
     }
     if let Some(status) = refusal.enhanced
-        && let Some((class, action, remedy)) = by_status(status)
+        && let Some(verdict) = by_status(status)
     {
+        let (class, action, remedy) = at_its_stage(verdict, refusal);
         // A status may contradict its code: the code decides what happens (RFC 2034
         // section 4), the status only says what it is about.
         let action = match action {
@@ -36,7 +37,7 @@ pub fn judge(refusal: &Refusal<'_>) -> Finding {
     }
     match refusal.code {
         Some(code) => {
-            let (class, action, remedy) = by_code(code, refusal.stage);
+            let (class, action, remedy) = at_its_stage(by_code(code, refusal.stage), refusal);
             finding(class, action, remedy, format!("code {code}"))
         }
         None if transient => {
@@ -44,7 +45,7 @@ pub fn judge(refusal: &Refusal<'_>) -> Finding {
             finding(class, action, remedy, "class 4".into())
         }
         None if refusal.enhanced.is_some() => {
-            let (class, action, remedy) = REFUSED;
+            let (class, action, remedy) = at_its_stage(REFUSED, refusal);
             finding(class, action, remedy, "class 5".into())
         }
         // Neither a code nor known words: nothing may end because of it.
@@ -349,6 +350,26 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
     })
 }
 
+/// What is refused at MAIL without a reason is refused for its sender: no recipient was
+/// named yet, and no content seen.
+///
+/// A wrong guess costs an administrator a look at held mail; the other way round it
+/// bounces whatever this sender submits.
+fn at_its_stage(verdict: Verdict, refusal: &Refusal<'_>) -> Verdict {
+    if refusal.stage != Some(Stage::Mail) {
+        return verdict;
+    }
+    let undefined = refusal
+        .enhanced
+        .is_some_and(|it| (it.subject, it.detail) == (5, 0));
+    let syntax = refusal.code.is_some_and(|it| matches!(it, 500..=504 | 555));
+    match verdict {
+        (_, Action::FailRecipient, _) | (Class::Refused, Action::FailMessage, _) => BAD_SENDER,
+        (Class::Protocol, Action::FailMessage, _) if undefined && !syntax => BAD_SENDER,
+        other => other,
+    }
+}
+
 /// What a reply code says, with the stage where that matters.
 fn by_code(code: u16, stage: Option<Stage>) -> Verdict {
     match code {
@@ -432,6 +453,28 @@ mod tests {
                 (Class::AccountSuspended, PauseRelay),
             ),
             (550, "5.7.1", Stage::FinalDot, (Class::Refused, FailMessage)),
+            (
+                550,
+                "5.7.1",
+                Stage::Mail,
+                (Class::SenderNotAllowed, HoldSender),
+            ),
+            (554, "", Stage::Mail, (Class::SenderNotAllowed, HoldSender)),
+            (
+                550,
+                "5.1.1",
+                Stage::Mail,
+                (Class::SenderNotAllowed, HoldSender),
+            ),
+            (
+                550,
+                "5.5.0",
+                Stage::Mail,
+                (Class::SenderNotAllowed, HoldSender),
+            ),
+            (451, "4.1.1", Stage::Mail, (Class::SenderNotAllowed, Retry)),
+            (501, "5.5.4", Stage::Mail, (Class::Protocol, FailMessage)),
+            (554, "5.6.7", Stage::Mail, (Class::Protocol, FailMessage)),
             (
                 550,
                 "5.7.1",

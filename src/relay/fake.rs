@@ -27,6 +27,8 @@ pub(super) enum Act {
     SayAndClose(&'static str),
     /// One octet a second.
     Drip(&'static str),
+    /// These words, and so many octets of the line that was just heard.
+    Echo(&'static str, usize),
 }
 
 /// The server's script: for the nth (from 1; 0 for each) time of a verb.
@@ -321,6 +323,12 @@ impl Session {
                 self.send(stream, format!("{reply}\r\n").as_bytes()).await;
                 let _ = stream.shutdown().await;
                 false
+            }
+            Act::Echo(words, most) => {
+                let line = self.before(1).unwrap_or_default();
+                let line = &line[..line.len().min(most)];
+                self.send(stream, format!("{words}{line}\r\n").as_bytes())
+                    .await
             }
             Act::Drip(reply) => {
                 for octet in reply.bytes() {

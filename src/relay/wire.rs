@@ -14,7 +14,7 @@ use super::RelayError;
 use super::transcript::{Said, Transcript};
 use crate::mail::Stage;
 use crate::mail::text::printable;
-use crate::smtp::{Reply, ReplyParser};
+use crate::smtp::{Reply, ReplyError, ReplyParser};
 
 /// Replies that arrived and were not asked for yet: beyond this we stop reading, and the
 /// server has to wait.
@@ -92,7 +92,13 @@ pub(super) struct Wire {
     transcript: Option<Transcript>,
     /// Words that must not be shown although the server says them.
     masked: Vec<String>,
+    /// What was sent under other words: not to be shown when the server echoes it.
+    sent: Vec<String>,
 }
+
+/// A server that shortens what it echoes still shows the front of it: of what was sent,
+/// this many characters are enough to be hidden.
+const ECHO_MINIMUM: usize = 6;
 
 impl Wire {
     pub(super) fn new(stream: Stream, transcript: Option<Transcript>) -> Self {
@@ -103,6 +109,7 @@ impl Wire {
             ended: None,
             transcript,
             masked: Vec::new(),
+            sent: Vec::new(),
         }
     }
 
@@ -183,6 +190,10 @@ impl Wire {
             return Err(unasked(stage));
         }
         self.record(Said::Ours, shown);
+        if line != shown {
+            let secret = line.rsplit(' ').next().unwrap_or_default();
+            self.sent.push(secret.to_owned());
+        }
         let octets = format!("{line}\r\n");
         self.write(stage, octets.as_bytes(), limit)
             .await
@@ -298,22 +309,25 @@ impl Wire {
     /// The next reply, if all of it has arrived.
     pub(super) fn take_reply(&mut self, stage: Stage) -> Option<Result<Reply, RelayError>> {
         let (consumed, read) = self.parser.feed(&self.inbox);
-        let said = match &read {
-            Some(Err(_)) => printable(&self.inbox[..consumed], 500),
-            Some(Ok(_)) | None => String::new(),
-        };
         self.inbox.drain(..consumed);
         match read? {
             Ok(mut reply) => {
-                self.hide(&mut reply);
+                for line in &mut reply.lines {
+                    self.hide(line);
+                }
                 if self.transcript.is_some() {
                     let words = String::from_utf8_lossy(&reply.to_wire()).into_owned();
                     self.record(Said::Theirs, &words);
                 }
                 Some(Ok(reply))
             }
-            Err(error) => {
+            Err(mut error) => {
+                let mut said = self.parser.so_far();
+                self.hide(&mut said);
                 self.record(Said::Theirs, &said);
+                if let ReplyError::NotAReply(line) = &mut error {
+                    self.hide(line);
+                }
                 Some(Err(RelayError::Garbage {
                     stage,
                     said: error.to_string(),
@@ -322,13 +336,22 @@ impl Wire {
         }
     }
 
-    /// A server that answers `500 what is c2VjcmV0?` must not put a password into a log.
-    fn hide(&self, reply: &mut Reply) {
-        for line in &mut reply.lines {
-            for word in &self.masked {
-                if line.contains(word.as_str()) {
-                    *line = line.replace(word.as_str(), "***");
-                }
+    /// A server that answers `500 what is c2VjcmV0?`, or a box in between that echoes the
+    /// line it was sent, must not put a password into a log.
+    fn hide(&self, text: &mut String) {
+        for word in self.masked.iter().chain(&self.sent) {
+            if word.len() > 3 && text.contains(word.as_str()) {
+                *text = text.replace(word.as_str(), "***");
+            }
+        }
+        for word in self.sent.iter().filter(|it| it.is_ascii()) {
+            let Some(front) = word.get(..ECHO_MINIMUM) else {
+                continue;
+            };
+            while let Some(start) = text.find(front) {
+                let same = text[start..].bytes().zip(word.bytes());
+                let end = start + same.take_while(|(one, other)| one == other).count();
+                text.replace_range(start..end, "***");
             }
         }
     }

@@ -172,7 +172,10 @@ impl fmt::Display for Reply {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// A line does not begin with a code from 200 to 599 and a space, a hyphen or its end.
-    #[error("not an SMTP reply: {0}")]
+    ///
+    /// The line as the peer said it, so that passwords in it can be found before it is
+    /// shortened; shown it is safe.
+    #[error("not an SMTP reply: {}", printable(.0.as_bytes(), 200))]
     NotAReply(String),
     /// The lines of one reply have different codes.
     #[error("the lines of one reply have the codes {first} and {then}")]
@@ -217,6 +220,17 @@ impl ReplyParser {
         self.line.is_empty() && self.lines.is_empty()
     }
 
+    /// What has been read of a reply that is not complete, or turned out to be none: as
+    /// the peer said it.
+    pub fn so_far(&self) -> String {
+        let mut text = String::new();
+        for line in &self.lines {
+            let code = self.code.unwrap_or_default();
+            text.push_str(&format!("{code}-{line}\n"));
+        }
+        text + &String::from_utf8_lossy(&self.line)
+    }
+
     /// Takes octets up to the end of one reply; says how many, and the reply if complete.
     ///
     /// After an error the connection is of no use: nobody knows where the next reply begins.
@@ -256,8 +270,9 @@ impl ReplyParser {
         if *self.bare_lf.get_or_insert(bare) != bare {
             return Err(ReplyError::MixedLineEndings);
         }
-        let (code, more) =
-            code_of(&self.line).ok_or_else(|| ReplyError::NotAReply(printable(&self.line, 200)))?;
+        let (code, more) = code_of(&self.line).ok_or_else(|| {
+            ReplyError::NotAReply(String::from_utf8_lossy(&self.line).into_owned())
+        })?;
         match self.code {
             Some(first) if first != code => {
                 return Err(ReplyError::MixedCodes { first, then: code });

@@ -182,6 +182,57 @@ async fn every_mechanism_logs_in_and_a_refused_login_is_told_as_such() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whatever_of_a_login_is_echoed_shows_no_part_of_it() {
+    for (method, offer, verb) in [
+        (AuthMethod::Plain, "AUTH PLAIN", "AUTH"),
+        (AuthMethod::XOauth2, "AUTH XOAUTH2", "AUTH"),
+        (AuthMethod::Login, "AUTH LOGIN", "amFu"),
+        (AuthMethod::Login, "AUTH LOGIN", "czNjcjN0LXdvcmQ="),
+        (
+            AuthMethod::CramMd5,
+            "AUTH CRAM-MD5",
+            "amFuIDIwYWMwM2ViYzE4NTMxMjQ3YjBlZDc1ODk0MjJiMjY5",
+        ),
+    ] {
+        for (echo, octets) in [
+            // No reply at all, whole and cut off behind the password's first letters.
+            ("", 500),
+            ("> ", 30),
+            ("500 what is ", 500),
+            ("500 what is ", 30),
+            ("250-what\r\n500 is ", 500),
+        ] {
+            let mut script = Script::offering(&[]);
+            script.offers = vec![offer];
+            let fake = Fake::start(script.at(verb, Act::Echo(echo, octets))).await;
+            let mut relay = with_login(&fake, RelayTls::Off);
+            relay.auth = method;
+            let report = pool()
+                .test(Arc::new(relay.clone()), timeouts(), "client.example")
+                .await;
+            let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+            let delivery = pool().deliver(&job).await;
+            let shown = [
+                report.transcript.to_string(),
+                report.error.unwrap().to_string(),
+                error(&delivery, 0).to_string(),
+                format!("{:?}", error(&delivery, 0)),
+            ];
+            let lines = fake.lines();
+            let sent = lines.iter().filter_map(|it| it.split(' ').next_back());
+            for word in sent.filter(|it| it.len() > 8 && !it.contains('.')) {
+                for text in &shown {
+                    assert!(!text.contains(&word[..9]), "{method:?} {echo}: {text}");
+                }
+            }
+            for text in &shown {
+                assert!(!text.contains("s3cr3t"), "{method:?} {echo}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_old_greeting_is_good_enough_for_an_old_server() {
     let fake = Fake::start(Script::default().at("EHLO", Act::Say("500 what?"))).await;
     let delivery = pool().deliver(&simple(&fake, &["a@x.example"])).await;

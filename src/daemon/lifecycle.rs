@@ -19,6 +19,8 @@ pub enum Phase {
     Running,
     /// Listeners are closed, idle clients are told 421, nothing new leaves.
     Draining,
+    /// Only what waits for the reply to a final dot goes on.
+    RepliesOnly,
     /// Whatever still runs is cut off.
     Stopped,
 }
@@ -135,22 +137,39 @@ impl Lifecycle {
     ///
     /// Returns whether everything ended by itself.
     pub async fn stop(&self, patience: Duration) -> bool {
-        self.phase.send_if_modified(|it| {
-            let earlier = *it < Phase::Draining;
-            *it = (*it).max(Phase::Draining);
-            earlier
-        });
+        self.stop_after_replies(patience, Duration::ZERO).await
+    }
+
+    /// The same, but what waits for the reply to a final dot goes on for `replies` longer:
+    /// without that reply a message is in doubt, and sent again.
+    pub async fn stop_after_replies(&self, patience: Duration, replies: Duration) -> bool {
+        self.enter(Phase::Draining);
         self.draining.cancel();
         self.tasks.close();
         let ended = tokio::time::timeout(patience, self.tasks.wait())
             .await
             .is_ok();
-        self.phase.send_replace(Phase::Stopped);
+        if !ended && !replies.is_zero() {
+            self.enter(Phase::RepliesOnly);
+            let _ = tokio::time::timeout(replies, self.tasks.wait()).await;
+        }
+        self.enter(Phase::Stopped);
         if !ended {
             // Tasks look at the phase at every wait: what they were waiting for is over.
             let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
         }
         ended
+    }
+}
+
+impl Lifecycle {
+    /// Comes to a phase; never back from a later one.
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|it| {
+            let earlier = *it < phase;
+            *it = (*it).max(phase);
+            earlier
+        });
     }
 }
 
@@ -179,6 +198,28 @@ mod tests {
         let phase = stubborn.clone();
         stubborn.spawn(async move { phase.reached(Phase::Stopped).await });
         assert!(!stubborn.stop(Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_reply_goes_on_when_the_rest_was_cut_off() {
+        let lifecycle = Lifecycle::default();
+        let (rest, waits) = (lifecycle.clone(), lifecycle.clone());
+        let (told, mut cut) = tokio::sync::mpsc::unbounded_channel();
+        let also = told.clone();
+        lifecycle.spawn(async move {
+            rest.reached(Phase::RepliesOnly).await;
+            told.send("the rest").ok();
+        });
+        lifecycle.spawn(async move {
+            waits.reached(Phase::Stopped).await;
+            also.send("what waited").ok();
+        });
+        let began = tokio::time::Instant::now();
+        let (patience, replies) = (Duration::from_secs(60), Duration::from_secs(600));
+        assert!(!lifecycle.stop_after_replies(patience, replies).await);
+        assert_eq!(began.elapsed(), patience + replies);
+        assert_eq!(cut.recv().await, Some("the rest"));
+        assert_eq!(cut.recv().await, Some("what waited"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,8 +61,9 @@ use transaction::Office;
 
 /// How long clients in the middle of a message may go on after we were asked to stop.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
-/// How long transactions with relays may go on after we were asked to stop: the reply
-/// to a final dot gets the most of it, because without it the message is in doubt.
+/// How long transactions with relays may go on after we were asked to stop. Those that
+/// wait for the reply to a final dot then get `timeouts.final-dot`, because without that
+/// reply the message is in doubt.
 const RELAY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long answers on the control socket may go on after that.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
@@ -489,7 +490,9 @@ impl Daemon {
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         let clients = self.intake.stop(CLIENT_PATIENCE + CONTROL_PATIENCE).await;
         self.looking.stop(CONTROL_PATIENCE).await;
-        let deliveries = self.deliveries.stop(RELAY_PATIENCE).await;
+        let replies = self.live.borrow().config.timeouts.final_dot;
+        let stopped = self.deliveries.stop_after_replies(RELAY_PATIENCE, replies);
+        let deliveries = telling_that_we_live(stopped).await;
         self.pages.stop();
         self.stop_control.send_replace(true);
         self.controls.stop(CONTROL_PATIENCE).await;
@@ -541,6 +544,26 @@ impl From<Config> for Checked {
             config,
             warnings: Vec::new(),
         }
+/// How often a service manager that waits for our end is told that we are at it.
+const TELL_AGAIN: Duration = Duration::from_secs(20);
+/// How long it is to wait from then on.
+const TELL_AGAIN_WITHIN_MICROSECONDS: u32 = 60_000_000;
+
+/// Waits for the end of something that may take long, and keeps the service manager from
+/// taking us for dead meanwhile: `final-dot` may be longer than `TimeoutStopSec`.
+async fn telling_that_we_live<T>(task: impl Future<Output = T>) -> T {
+    let mut task = std::pin::pin!(task);
+    loop {
+        tokio::select! {
+            done = &mut task => return done,
+            () = tokio::time::sleep(TELL_AGAIN) => tell_systemd(&[
+                sd_notify::NotifyState::Watchdog,
+                sd_notify::NotifyState::ExtendTimeoutUsec(TELL_AGAIN_WITHIN_MICROSECONDS),
+            ]),
+        }
+    }
+}
+
     }
 }
 

@@ -153,6 +153,8 @@ impl Office {
         let id = envelope.id;
         let spool = self.spool.clone();
         let damaged = Arc::new(AtomicBool::new(false));
+        let past_dot = Arc::new(AtomicBool::new(false));
+        let dot = past_dot.clone();
         let job = Job {
             relay,
             timeouts: config.timeouts,
@@ -167,6 +169,7 @@ impl Office {
             envelope: Arc::new(envelope.clone()),
             before_dot: Arc::new(move |accepted| {
                 let spool = spool.clone();
+                dot.store(true, Ordering::Relaxed);
                 Box::pin(async move {
                     let written = spool.final_dot(id, accepted).await;
                     written.map_err(|error| error.to_string())
@@ -190,7 +193,7 @@ impl Office {
         let (delivery, conversation) = tokio::select! {
             delivered = delivered => delivered,
             // The log has the lease and perhaps the final dot: the next start knows.
-            () = self.lifecycle.reached(Phase::Stopped) => return End::CutOff,
+            () = self.cut_off(&past_dot) => return End::CutOff,
         };
         if delivery.is_unstarted() {
             return End::Unstarted { trouble: None };
@@ -236,6 +239,14 @@ impl Office {
     /// record is missing would be delivered again. None when we have to stop first.
     async fn record(
         &self,
+    /// Resolves when a stop waits no longer: for the reply to a final dot it waits longest.
+    async fn cut_off(&self, past_dot: &AtomicBool) {
+        self.lifecycle.reached(Phase::RepliesOnly).await;
+        if past_dot.load(Ordering::Relaxed) {
+            self.lifecycle.reached(Phase::Stopped).await;
+        }
+    }
+
         grant: &Grant,
         settlement: &Settlement,
         released: Released,
@@ -267,7 +278,7 @@ impl Office {
             }
             tokio::select! {
                 () = tokio::time::sleep(WRITE_AGAIN) => {}
-                () = self.lifecycle.reached(Phase::Stopped) => return None,
+                () = self.lifecycle.reached(Phase::RepliesOnly) => return None,
             }
         }
     }

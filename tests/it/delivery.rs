@@ -30,6 +30,36 @@ async fn a_greylisted_message_goes_out_at_the_second_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_the_reply_to_a_final_dot_and_for_nothing_else_so_long() {
+    let minutes = |it: u64| Duration::from_secs(60 * it);
+    let out = FakeRelay::default()
+        .answering_once(".", Answer::from("250 2.0.0 taken").after(minutes(9)))
+        .answering(
+            "RCPT TO:<slow@",
+            Answer::from("250 2.1.5 ok").after(minutes(4)),
+        )
+        .start()
+        .await;
+    let mut penstock = Harness::relaying_to(&out, "").await;
+    for to in ["bob@example.net", "slow@example.net"] {
+        penstock
+            .submit("ann@example.org", &[to], "hello")
+            .await
+            .expect_code(250);
+        out.commanded(&format!("RCPT TO:<{to}"), 1, LONG).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    penstock.stop().await;
+    let got = out.accepted();
+    assert_eq!(got.len(), 1, "{got:?}");
+    assert_eq!(got[0].forward_paths(), ["bob@example.net"]);
+    penstock.run().await;
+    penstock.until_idle().await;
+    // Not in doubt: what was taken is not sent again.
+    assert_eq!(out.accepted().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_recipient_has_its_own_result_and_the_failed_one_is_reported() {
     let out = FakeRelay::default()
         .answering("RCPT TO:<gone@", "550 5.1.1 no such user")

@@ -71,10 +71,11 @@ pub fn queue(
 pub fn show(context: &mut Context, spool: &Offline, id: &str) -> Outcome {
     let envelope = spool.envelope(parsed(id)?)?.ok_or_else(|| not_here(id))?;
     let situation = situation(&envelope, context);
-    show::print(
-        context,
-        &describe::detail(&envelope, situation, None, &meaning),
-    )
+    // Whoever may read the spool and not the rules is answered by those that are ours.
+    let rules = Rules::beside(context.config_path());
+    let rules = rules.unwrap_or_else(|_| Rules::compiled_in().clone());
+    let meaning = |said: &Diagnostic| meaning(&rules, said);
+    show::print(context, &describe::detail(&envelope, situation, &meaning))
 }
 
 /// Writes the content of a message.

@@ -22,6 +22,8 @@ pub struct Situation {
     pub text: String,
     /// When that may change by itself.
     pub next: Option<Timestamp>,
+    /// When it is given up; none: not by itself, or nobody can tell yet.
+    pub expires: Option<Timestamp>,
 }
 
 impl Situation {
@@ -34,6 +36,7 @@ impl Situation {
                 why: hold.reason.name().into(),
                 text: held(hold),
                 next: None,
+                expires: None,
             },
             State::Waiting {
                 not_before: Some(at),
@@ -42,12 +45,14 @@ impl Situation {
                 why: "retry".into(),
                 text: "the last attempt failed for the time being".into(),
                 next: Some(*at),
+                expires: None,
             },
             State::Waiting { .. } => Self {
                 state: MessageState::Waiting,
                 why: "unknown".into(),
                 text: "waits for its turn".into(),
                 next: None,
+                expires: None,
             },
         }
     }
@@ -92,14 +97,14 @@ pub fn summary(envelope: &Envelope, situation: Situation) -> MessageSummary {
 
 /// Everything about one message but its content.
 ///
-/// `expires` is when it is given up; `meaning` explains what a relay said.
+/// `meaning` explains what a relay said.
 pub fn detail(
     envelope: &Envelope,
     situation: Situation,
-    expires: Option<Timestamp>,
     meaning: &dyn Fn(&Diagnostic) -> Option<Meaning>,
 ) -> MessageDetail {
     MessageDetail {
+        expires: situation.expires,
         summary: summary(envelope, situation),
         reverse_path: match &envelope.reverse_path {
             ReversePath::Null => String::new(),
@@ -126,7 +131,6 @@ pub fn detail(
         }),
         envid: envelope.envid.clone(),
         first_failure: envelope.first_failure,
-        expires,
         warned: envelope.warned,
         hold: match &envelope.state {
             State::Waiting { .. } => None,
@@ -390,7 +394,7 @@ mod tests {
         let situation = Situation::of(&envelope, at("12:05:00"));
         assert_eq!(situation.why, "administrator");
         assert_eq!(situation.text, "held by piet: until Monday");
-        let shown = detail(&envelope, situation, None, &|_| None);
+        let shown = detail(&envelope, situation, &|_| None);
         assert_eq!(shown.reverse_path, "");
         assert_eq!(shown.hold.unwrap().by, "piet");
     }

@@ -408,13 +408,9 @@ impl Answers {
 
     async fn show(&self, id: &str, to: &Responder) -> Result<(), Trouble> {
         let (envelope, situation) = self.find(id).await?;
-        let live = self.live.borrow().clone();
-        let expires = envelope
-            .first_failure
-            .and_then(|first| first.checked_add(live.config.retry.expire_after).ok());
         let rules = self.office.rules.borrow().clone();
         let meaning = |said: &Diagnostic| meaning(&rules, said);
-        let detail = describe::detail(&envelope, situation, expires, &meaning);
+        let detail = describe::detail(&envelope, situation, &meaning);
         to.item(Item::Detail(Box::new(detail))).await?;
         Ok(())
     }

@@ -65,7 +65,7 @@ impl Delivery {
                 Action::Fail => failure(&before, &next),
                 _ => Vec::new(),
             };
-            let reports = self.office.compose(&next, &reports, now).await?;
+            let reports = self.office.compose(&next, &reports, None, now).await?;
             let told_of: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
             changes.push(spool::Change {
                 envelope: next.clone(),
@@ -255,8 +255,9 @@ impl Delivery {
                 continue;
             };
             let reports: Vec<Report> = report.into_iter().collect();
+            let gives_up = health.gives_up(&next, &live.config.retry, now);
             let written = async {
-                let reports = self.office.compose(&next, &reports, now).await?;
+                let reports = self.office.compose(&next, &reports, gives_up, now).await?;
                 let told: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
                 let by = "penstock".to_owned();
                 let change = spool::Change {

@@ -24,14 +24,27 @@ use super::verifying::{add_verification, unverified};
 const SHOWN: usize = 10;
 
 impl Delivery {
-    /// Why a message waits.
+    /// Why a message waits, and how long at most.
     pub(super) fn situation(&mut self, envelope: &Envelope) -> Situation {
+        let now = self.office.clock.now();
+        let retry = self.live.config.retry;
+        let health = self.relays.get(&envelope.relay).map(|it| &it.health);
+        let expires = health.and_then(|it| it.gives_up(envelope, &retry, now));
+        let situation = self.why(envelope);
+        Situation {
+            expires,
+            ..situation
+        }
+    }
+
+    fn why(&mut self, envelope: &Envelope) -> Situation {
         let now = self.office.clock.moment();
         let told = |state, why: &str, text: String, next| Situation {
             state,
             why: why.into(),
             text,
             next,
+            expires: None,
         };
         if let Some(sending) = self.sending.get(&envelope.id) {
             let text = format!(

@@ -219,7 +219,11 @@ impl Office {
             crate::outcome::Released::InDoubt { .. } => Released::InDoubt { at: moment },
         };
         log(&envelope, &settlement, &delivery);
-        match self.record(grant, &settlement, released, now).await {
+        let gives_up = health.gives_up(&settlement.envelope, &config.retry, now);
+        match self
+            .record(grant, &settlement, released, gives_up, now)
+            .await
+        {
             Some(reports) => End::Settled(Box::new(Outcome {
                 before: envelope,
                 released,
@@ -235,10 +239,6 @@ impl Office {
         }
     }
 
-    /// Writes down how it ended, for as long as that takes: a delivered message whose
-    /// record is missing would be delivered again. None when we have to stop first.
-    async fn record(
-        &self,
     /// Resolves when a stop waits no longer: for the reply to a final dot it waits longest.
     async fn cut_off(&self, past_dot: &AtomicBool) {
         self.lifecycle.reached(Phase::RepliesOnly).await;
@@ -247,16 +247,21 @@ impl Office {
         }
     }
 
+    /// Writes down how it ended, for as long as that takes: a delivered message whose
+    /// record is missing would be delivered again. None when we have to stop first.
+    async fn record(
+        &self,
         grant: &Grant,
         settlement: &Settlement,
         released: Released,
+        gives_up: Option<Timestamp>,
         now: Timestamp,
     ) -> Option<Vec<Envelope>> {
         let mut complained = false;
         loop {
             let written = async {
                 let reports = self
-                    .compose(&settlement.envelope, &settlement.reports, now)
+                    .compose(&settlement.envelope, &settlement.reports, gives_up, now)
                     .await?;
                 let told = reports.iter().map(|it| it.0.clone()).collect();
                 self.spool
@@ -283,11 +288,13 @@ impl Office {
         }
     }
 
-    /// Writes the reports about a message: each an envelope and its content.
+    /// Writes the reports about a message: each an envelope and its content. `gives_up`
+    /// is when the message is, where that can be told.
     pub async fn compose(
         &self,
         envelope: &Envelope,
         reports: &[Report],
+        gives_up: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Vec<(Envelope, Content)>, SpoolError> {
         let mut composed = Vec::new();
@@ -309,9 +316,7 @@ impl Office {
                 relay: &relay,
                 author,
                 now,
-                gives_up: envelope
-                    .first_failure
-                    .and_then(|first| first.checked_add(live.config.retry.expire_after).ok()),
+                gives_up,
             };
             let (mut written, octets) = report.compose(envelope, &returned, &way);
             written.state = State::Waiting { not_before: None };

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Retry;
-use crate::mail::{Envelope, QueueId, Stage};
+use crate::mail::{Envelope, QueueId, Stage, State};
 
 use super::backoff;
 use super::doubt::Doubt;
@@ -344,6 +344,21 @@ impl Health {
     /// The beginning of a failing moved on by the pauses since.
     pub fn without_pauses(&self, first: Timestamp, now: Timestamp) -> Timestamp {
         later(first, self.paused_between(first, now)).min(now.max(first))
+    }
+
+    /// When a message that fails now and then is given up; none while that cannot be
+    /// told: before it failed, while it is held, and while the relay is paused.
+    pub fn gives_up(
+        &self,
+        envelope: &Envelope,
+        retry: &Retry,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let first = envelope.first_failure?;
+        if self.pause.is_some() || matches!(envelope.state, State::Held(_)) {
+            return None;
+        }
+        Some(later(self.without_pauses(first, now), retry.expire_after))
     }
 
     /// The pause as a finding, for reports about mail that waits for it.

@@ -373,6 +373,30 @@ fn a_pause_that_was_renewed_still_counts_as_late() {
 }
 
 #[test]
+fn when_a_message_is_given_up_moves_on_with_every_pause() {
+    let mut health = Health::default();
+    let mut message = envelope(&["a@example.org"]);
+    assert_eq!(health.gives_up(&message, &RETRY, at(0)), None);
+    message.first_failure = Some(at(0));
+    let four_days = 4 * 1440;
+    assert_eq!(
+        health.gives_up(&message, &RETRY, at(9)),
+        Some(at(four_days))
+    );
+    health.pause_by("anna", "", at(10));
+    // Nobody knows how long it takes, and none of it counts.
+    assert_eq!(health.gives_up(&message, &RETRY, at(20)), None);
+    health.resume(at(100));
+    assert_eq!(
+        health.gives_up(&message, &RETRY, at(200)),
+        Some(at(four_days + 90))
+    );
+    let almost = at(four_days + 89);
+    assert!(health.tried_for(&message, almost) < RETRY.expire_after);
+    assert!(health.tried_for(&message, at(four_days + 90)) >= RETRY.expire_after);
+}
+
+#[test]
 fn mail_takes_along_that_its_old_relay_was_paused() {
     let mut health = Health::default();
     health.pause_by("anna", "", at(10));

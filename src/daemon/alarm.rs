@@ -26,7 +26,7 @@ pub enum AlarmError {
 pub struct Alarm {
     /// In a few words.
     pub subject: String,
-    /// In full; lines of at most 78 characters, ended by `\n`.
+    /// In full; lines of at most [`COLUMNS`] characters, ended by `\n`.
     pub text: String,
     /// The relay that has the trouble: the alarm takes another one.
     pub not_through: Option<String>,
@@ -45,15 +45,54 @@ impl Alarm {
         Self {
             subject: format!("relay {relay} is paused"),
             text: format!(
-                "The relay {relay} has trouble. Its mail waits; nothing is lost.\n\n\
-                 What was said:\n  {}\n\nWhat to do:\n  {}\n\n{next}\n\
+                "{}\n\nWhat was said:\n{}\n\nWhat to do:\n{}\n\n{next}\n\
                  To try it at once: penstock relay resume {relay}\n",
-                pause.words.replace('\n', "\n  "),
-                pause.remedy,
+                wrapped(
+                    &format!("The relay {relay} has trouble. Its mail waits; nothing is lost."),
+                    ""
+                ),
+                wrapped(&pause.words, "  "),
+                wrapped(&pause.remedy, "  "),
             ),
             not_through: Some(relay.to_owned()),
         }
     }
+}
+
+/// The longest line of an alarm (RFC 5322 section 2.1.1).
+const COLUMNS: usize = 78;
+
+/// Words on lines that are not too long: what a server said may be one of a thousand
+/// characters, without a space in it.
+fn wrapped(words: &str, indent: &str) -> String {
+    let room = COLUMNS - indent.len();
+    let mut lines: Vec<String> = Vec::new();
+    for line in words.lines() {
+        let mut full = String::new();
+        let mut column = 0;
+        for word in line.split(' ') {
+            let length = word.chars().count();
+            if column > 0 && column + 1 + length > room {
+                lines.push(std::mem::take(&mut full));
+                column = 0;
+            }
+            if column > 0 {
+                full.push(' ');
+                column += 1;
+            }
+            for letter in word.chars() {
+                if column == room {
+                    lines.push(std::mem::take(&mut full));
+                    column = 0;
+                }
+                full.push(letter);
+                column += 1;
+            }
+        }
+        lines.push(full);
+    }
+    let lines = lines.iter().map(|it| format!("{indent}{it}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// How much room the disk of the spool has.
@@ -183,18 +222,19 @@ fn written(
 ) -> Vec<u8> {
     let date = now.strftime("%a, %d %b %Y %H:%M:%S +0000");
     // What relays say may go beyond ASCII; an alarm must get through everywhere.
-    let text: String = alarm
-        .text
-        .chars()
-        .map(|it| if it.is_ascii() { it } else { '?' })
-        .collect();
+    let ascii = |text: &str| -> String {
+        let letters = text.chars();
+        letters
+            .map(|it| if it.is_ascii() { it } else { '?' })
+            .collect()
+    };
+    let (subject, text) = (ascii(&alarm.subject), ascii(&alarm.text));
     let (from, admin) = (from.with_a_labels(), admin.with_a_labels());
     format!(
-        "From: Penstock on {hostname} <{from}>\nTo: <{admin}>\nDate: {date}\n\
-         Message-ID: <{message_id}>\nSubject: [penstock {hostname}] {}\n\
+        "From: \"Penstock on {hostname}\" <{from}>\nTo: <{admin}>\nDate: {date}\n\
+         Message-ID: <{message_id}>\nSubject: [penstock {hostname}] {subject}\n\
          Auto-Submitted: auto-generated\nMIME-Version: 1.0\n\
-         Content-Type: text/plain; charset=us-ascii\n\n{text}",
-        alarm.subject
+         Content-Type: text/plain; charset=us-ascii\n\n{text}"
     )
     .replace('\n', "\r\n")
     .into_bytes()
@@ -240,7 +280,7 @@ mod tests {
     #[test]
     fn an_alarm_is_written_in_ascii() {
         let alarm = Alarm {
-            subject: "relay own is paused".into(),
+            subject: "relay büro is paused".into(),
             text: "“closed”\n".into(),
             not_through: None,
         };
@@ -250,6 +290,11 @@ mod tests {
         let text = String::from_utf8(octets).unwrap();
         assert!(text.is_ascii(), "{text}");
         assert!(text.contains("To: <jan@xn--bcher-kva.example>\r\n"));
+        // A dot in a phrase must be quoted (RFC 5322 section 3.2.5).
+        assert!(
+            text.starts_with("From: \"Penstock on y\" <mailer@"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -273,7 +318,19 @@ mod tests {
             free: 1,
             refused_below: u64::MAX,
         };
+        let mut health = crate::outcome::Health::default();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        health.pause_by(
+            "root",
+            &format!("{} {}", "no ".repeat(200), "x".repeat(200)),
+            now,
+        );
+        let pause = health.pause().unwrap();
+        let paused = Alarm::paused("provider", pause);
+        assert_eq!(paused.text.matches("no").count(), 202, "{}", paused.text);
+        assert_eq!(paused.text.matches('x').count(), 200, "{}", paused.text);
         for alarm in [
+            paused,
             Alarm::disk_low(room, Path::new("/var/lib/penstock")),
             Alarm::nothing_leaves("provider", 15),
         ] {

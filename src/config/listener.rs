@@ -10,7 +10,7 @@ use super::{BareLf, Host, Listener, ListenerAuth, ListenerTls, Server};
 use crate::mail::Mailbox;
 
 /// Where clients connect if nothing is written: any local application, without a login.
-const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2525);
+pub const IMPLIED_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2525);
 /// The shortest network that may submit without a login: 16 million addresses.
 const SHORTEST_V4: u8 = 8;
 /// What a provider gets from its registry.
@@ -57,7 +57,7 @@ pub(super) fn read_listeners(root: Table) -> Vec<Listener> {
         return listeners;
     }
     vec![Listener {
-        address: DEFAULT_ADDRESS,
+        address: IMPLIED_LISTENER,
         tls: ListenerTls::Off,
         auth: ListenerAuth::Off,
         allow_from: Vec::new(),
@@ -83,7 +83,7 @@ fn read_listener(table: Table) -> Option<Listener> {
         },
     );
     let listener = Listener {
-        address: address.unwrap_or(DEFAULT_ADDRESS),
+        address: address.unwrap_or(IMPLIED_LISTENER),
         tls: table
             .choice(
                 "tls",

@@ -41,6 +41,7 @@ pub use hint::HintName;
 pub use hostname::machine_name;
 pub use limits::{LimitSource, Limits, WrittenAt};
 pub use oauth::{Grant, OAuth, Provider};
+pub use listener::IMPLIED_LISTENER;
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use read::{Checked, inspect, inspect_as, load, users_path};

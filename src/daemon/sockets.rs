@@ -34,7 +34,8 @@ pub enum SocketError {
     /// systemd handed over a socket that no `[[listen]]` names.
     #[error(
         "systemd handed over a socket bound to {address}, but no [[listen]] has that address: \
-         add one, so that it is known who may send through it, or remove it from penstock.socket"
+         add one, so that it is known who may send through it, or remove it from \
+         penstock.socket{}", implied(*.address)
     )]
     Unknown {
         /// What it is bound to.
@@ -69,6 +70,17 @@ fn remedy(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         _ => "",
+    }
+}
+
+/// The listener that is meant when none is written is the shipped socket's, too.
+fn implied(address: SocketAddr) -> &'static str {
+    match address == crate::config::IMPLIED_LISTENER {
+        true => {
+            " (without any [[listen]] this address is meant; as soon as one is written, it must \
+             be written, too)"
+        }
+        false => "",
     }
 }
 
@@ -180,6 +192,16 @@ mod tests {
             inherited.finish(),
             Err(SocketError::Unknown { .. })
         ));
+    }
+
+    #[test]
+    fn whoever_writes_the_first_listener_is_told_of_the_implied_one() {
+        let said = |text: &str| {
+            let address = text.parse().unwrap();
+            SocketError::Unknown { address }.to_string()
+        };
+        assert!(said("127.0.0.1:2525").contains("it must be written, too"));
+        assert!(!said("127.0.0.1:25").contains("it must be written, too"));
     }
 
     #[test]

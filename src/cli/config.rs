@@ -38,11 +38,48 @@ pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Adds what is wrong with the administrator's own rules.
+/// Adds what is wrong in the files of `[tls]`, which the daemon would not start with, and
+/// in those of `ca-file`, without which it would reach no relay.
+fn with_certificates(
+    path: &Path,
+    checked: Result<Checked, ConfigError>,
+) -> Result<Checked, ConfigError> {
+    let mut checked = checked?;
+    let problem = |key: String, error: TlsError| Problem {
+        file: path.to_owned(),
+        line: None,
+        key,
+        what: error.to_string(),
+        remedy: "put PEM there: a certificate with its chain, and the key that fits it".to_owned(),
+    };
+    let config = &checked.config;
+    let own = config.tls.as_ref().map(ServerTls::from_files);
+    if let Some(Err(error)) = own {
+        let problems = vec![problem("tls".to_owned(), error)];
+        return Err(ConfigError { problems });
+    }
+    for relay in config.relays.values() {
+        let certificates = &relay.certificates;
+        if certificates.ca_file.is_some()
+            && let Err(error) = ClientTls::new(certificates, Trust::Configured)
+        {
+            let key = format!("relays.{}.ca-file", relay.name);
+            let remedy = "put the certificate of the authority there, as PEM".to_owned();
+            checked.warnings.push(Problem {
+                remedy,
+                ..problem(key, error)
+            });
+        }
+    }
+    Ok(checked)
+}
+
 fn with_rules(path: &Path, checked: Result<Checked, ConfigError>) -> Result<Checked, ConfigError> {
-    let Err(words) = Rules::beside(path) else {
+    let Err(error) = Rules::beside(path) else {
         return checked;
     };
     let mut problems = checked.err().map(|it| it.problems).unwrap_or_default();
+    let words = error.to_string();
     let file = path.with_file_name(RULES_FILE);
     let name = format!("{}: ", file.display());
     problems.push(Problem {
@@ -324,6 +361,53 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn certificates_that_the_daemon_could_not_use_are_found() {
+        let tls = "[tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n";
+        let roots = "[relays.own]\nserver = \"[x.example]:587\"\nca-file = \"tls.key\"\n";
+        let pair = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let (one, other) = (pair(), pair());
+        let (directory, path) = files(&format!("{tls}{roots}"));
+        let write = |name: &str, text: &str| {
+            use std::os::unix::fs::PermissionsExt;
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        };
+        for (certificate, key, said) in [
+            (
+                one.cert.pem(),
+                other.signing_key.serialize_pem(),
+                Some("do not work"),
+            ),
+            (
+                "junk".to_owned(),
+                one.signing_key.serialize_pem(),
+                Some("no certificate"),
+            ),
+            (one.cert.pem(), one.signing_key.serialize_pem(), None),
+        ] {
+            write("tls.crt", &certificate);
+            write("tls.key", &key);
+            let checked = with_certificates(&path, config::inspect(&path));
+            match (said, checked) {
+                (Some(said), Err(error)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(": tls\n") && text.contains(said), "{text}");
+                }
+                // A key is no certificate of an authority.
+                (None, Ok(checked)) => {
+                    let warned = checked
+                        .warnings
+                        .iter()
+                        .any(|it| it.key == "relays.own.ca-file");
+                    assert!(warned, "{:?}", checked.warnings);
+                }
+                (_, other) => panic!("{said:?}: {other:?}"),
+            }
+        }
+    }
+
     fn what_is_shown_has_sources_and_no_secret_and_parses_again() {
         let (_directory, path) = files(MAIN);
         let config = config::inspect(&path).unwrap().config;

@@ -1,8 +1,7 @@
 //! `explain`: what a refusal means, in any words and from anywhere.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use super::exit::{Outcome, Trouble};
 use super::screen::{Look, Tone};
 use crate::mail::Stage;
 use crate::outcome::bounce::{self, Said};
-use crate::outcome::rules::{RULES_FILE, Rules};
+use crate::outcome::rules::{Rules, RulesError};
 use crate::outcome::{Finding, classify};
 
 /// What a server said stands near the top of a bounce.
@@ -61,7 +60,10 @@ pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
     if text.trim().is_empty() {
         return Err(Trouble::usage("nothing to explain"));
     }
-    let rules = rules(context.config_path())?;
+    let (rules, note) = rules(Rules::beside(context.config_path()))?;
+    if let Some(note) = note {
+        eprintln!("penstock: {note}");
+    }
     let screen = &mut context.screen;
     for (place, mut said) in bounce::read(text.as_bytes()).into_iter().enumerate() {
         said.stage = args.stage.or(said.stage);
@@ -81,21 +83,23 @@ pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
     Ok(())
 }
 
-/// The rules in use: those beside the configuration file before those compiled in.
-fn rules(configuration: &Path) -> Result<Rules, Trouble> {
-    let path = configuration.with_file_name(RULES_FILE);
-    let name = path.display().to_string();
-    let added = match fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            return Err(Trouble::configuration(format!(
-                "cannot read {name}: {error}"
-            )));
+/// The rules in use, and a word to whoever may not look at the administrator's own: most
+/// people may not enter the directory of the configuration, and what nearly every refusal
+/// means is known without it.
+fn rules(found: Result<Rules, RulesError>) -> Result<(Rules, Option<String>), Trouble> {
+    match found {
+        Ok(rules) => Ok((rules, None)),
+        Err(
+            error @ RulesError::Unread {
+                kind: io::ErrorKind::PermissionDenied,
+                ..
+            },
+        ) => {
+            let note = format!("{error}: explained by the rules that come with Penstock alone");
+            Ok((Rules::compiled_in().clone(), Some(note)))
         }
-    };
-    Rules::in_use(added.as_deref(), &name)
-        .map_err(|error| Trouble::configuration(error.to_string()))
+        Err(error) => Err(Trouble::configuration(error.to_string())),
+    }
 }
 
 /// The words themselves, or what stands in the file or on standard input that they name.
@@ -173,4 +177,27 @@ fn lines(look: &Look, it: &Explanation) -> Vec<String> {
             .map(|line| look.tone(Tone::Faint, line)),
     );
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_read_the_administrators_rules_is_answered_by_ours() {
+        let unread = |kind: io::ErrorKind| {
+            Err(RulesError::Unread {
+                file: "/etc/penstock/rules.toml".into(),
+                kind,
+                detail: "no".into(),
+            })
+        };
+        let (found, note) = rules(unread(io::ErrorKind::PermissionDenied)).unwrap();
+        assert_eq!(&found, Rules::compiled_in());
+        let note = note.unwrap();
+        assert!(note.contains("/etc/penstock/rules.toml: no: "), "{note}");
+        // Anything else is a mistake that would change the answer.
+        assert!(rules(unread(io::ErrorKind::IsADirectory)).is_err());
+        assert!(rules(Rules::in_use(Some("[[rule]]"), "mine")).is_err());
+    }
 }

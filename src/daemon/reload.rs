@@ -93,7 +93,7 @@ impl Daemon {
         let pages = pages.map_err(|error| error.to_string())?;
         let next =
             intake::live(new.clone(), self.spool.path()).map_err(|error| error.to_string())?;
-        // From here on nothing can fail.
+        // Everything that the system could refuse was asked of it.
         self.live.send_replace(Arc::new(next));
         self.rules.send_replace(Arc::new(rules));
         self.facts.configured(self.clock.now());
@@ -115,7 +115,7 @@ impl Daemon {
 /// those compiled in.
 pub(super) fn rules(configuration: Option<&Path>) -> Result<Rules, String> {
     match configuration {
-        Some(path) => Rules::beside(path),
+        Some(path) => Rules::beside(path).map_err(|error| error.to_string()),
         None => Ok(Rules::compiled_in().clone()),
     }
 }

@@ -37,6 +37,16 @@ pub enum RulesError {
         /// What the reader said, with the line.
         detail: String,
     },
+    /// It is there and cannot be read.
+    #[error("cannot read {file}: {detail}")]
+    Unread {
+        /// The file.
+        file: String,
+        /// Why not.
+        kind: io::ErrorKind,
+        /// What the system said.
+        detail: String,
+    },
     /// A value that means nothing.
     #[error("{file}: rule {rule:?}: {what}")]
     Value {
@@ -102,15 +112,21 @@ impl Rules {
     }
 
     /// The rules in use for a configuration file: the administrator's own stand beside it.
-    pub fn beside(configuration: &Path) -> Result<Self, String> {
+    pub fn beside(configuration: &Path) -> Result<Self, RulesError> {
         let path = configuration.with_file_name(RULES_FILE);
         let name = path.display().to_string();
         let added = match fs::read_to_string(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(format!("cannot read {name}: {error}")),
+            Err(error) => {
+                return Err(RulesError::Unread {
+                    file: name,
+                    kind: error.kind(),
+                    detail: error.to_string(),
+                });
+            }
         };
-        Self::in_use(added.as_deref(), &name).map_err(|error| error.to_string())
+        Self::in_use(added.as_deref(), &name)
     }
 
     /// These rules first, then those that come with Penstock.

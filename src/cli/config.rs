@@ -13,6 +13,7 @@ use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Sect
 use crate::mail::count::count;
 use crate::outcome::Rules;
 use crate::outcome::rules::RULES_FILE;
+use crate::tls::{ClientTls, ServerTls, TlsError, Trust};
 
 /// The exit code of a bad configuration (sysexits.h, EX_CONFIG).
 pub const EXIT_CONFIG: u8 = 78;
@@ -25,7 +26,7 @@ const COLUMNS: usize = 80;
 /// Checks both files, and the rules for refusals where there are any; exits 78 if the
 /// daemon would not start with them.
 pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let checked = with_rules(path, config::inspect(path));
+    let checked = with_rules(path, with_certificates(path, config::inspect(path)));
     let text = match json {
         true => one_line(&check_json(path, &checked)),
         false => check_text(path, &checked),
@@ -37,7 +38,6 @@ pub fn check(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Adds what is wrong with the administrator's own rules.
 /// Adds what is wrong in the files of `[tls]`, which the daemon would not start with, and
 /// in those of `ca-file`, without which it would reach no relay.
 fn with_certificates(
@@ -74,12 +74,13 @@ fn with_certificates(
     Ok(checked)
 }
 
+/// Adds what is wrong with the administrator's own rules.
 fn with_rules(path: &Path, checked: Result<Checked, ConfigError>) -> Result<Checked, ConfigError> {
     let Err(error) = Rules::beside(path) else {
         return checked;
     };
-    let mut problems = checked.err().map(|it| it.problems).unwrap_or_default();
     let words = error.to_string();
+    let mut problems = checked.err().map(|it| it.problems).unwrap_or_default();
     let file = path.with_file_name(RULES_FILE);
     let name = format!("{}: ", file.display());
     problems.push(Problem {
@@ -361,7 +362,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn certificates_that_the_daemon_could_not_use_are_found() {
         let tls = "[tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n";
         let roots = "[relays.own]\nserver = \"[x.example]:587\"\nca-file = \"tls.key\"\n";
@@ -408,6 +408,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn what_is_shown_has_sources_and_no_secret_and_parses_again() {
         let (_directory, path) = files(MAIN);
         let config = config::inspect(&path).unwrap().config;

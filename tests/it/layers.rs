@@ -55,8 +55,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "mail", "clock", "config", "dns", "route", "outcome", "hint", "spool", "control",
-            "relay",
+            "mail", "clock", "config", "dns", "tls", "route", "outcome", "hint", "spool",
+            "control", "relay",
         ],
     ),
     // It submits like any other client, over SMTP.

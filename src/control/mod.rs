@@ -13,6 +13,7 @@ mod peer;
 pub mod protocol;
 mod responder;
 pub mod server;
+pub mod submission;
 pub mod trace;
 
 use std::path::{Path, PathBuf};

@@ -37,7 +37,7 @@ use tracing::{error, info, warn};
 
 use crate::accept::{self, CrowdLimits, Live};
 use crate::clock::Clock;
-use crate::config::{Checked, Config, ConfigError, MinFree};
+use crate::config::{Checked, Config, ConfigError, ListenerAuth, ListenerTls, MinFree};
 use crate::control;
 use crate::dns::{Dns, SystemResolver};
 use crate::oauth::{Keeper, Tokens};
@@ -369,6 +369,7 @@ impl Daemon {
             Ok(())
         });
 
+        say_where(&control, &intake, &configured);
         info!(version = crate::VERSION_AND_COMMIT, spool = %spool.path().display(), control = %control.display(), "penstockd is ready");
         Ok(Self {
             spool,
@@ -523,6 +524,19 @@ fn explain_the_end(trouble: &SpoolError) {
     }
 }
 
+/// Tells programs on this machine where they can hand in mail.
+fn say_where(control: &Path, intake: &Intake, config: &Config) {
+    let bound = config.listen.iter().zip(intake.addresses());
+    let plain = bound.filter(|(listener, _)| {
+        listener.tls != ListenerTls::Implicit && listener.auth != ListenerAuth::Required
+    });
+    let plain: Vec<_> = plain.map(|(_, bound)| bound).collect();
+    let path = control::submission::path_beside(control);
+    if let Err(error) = control::submission::write(&path, control::submission::choice(&plain)) {
+        warn!(%error, path = %path.display(), "cannot tell sendmail where to hand in mail");
+    }
+}
+
 /// Tells the service manager, if there is one.
 fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
@@ -530,20 +544,6 @@ fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Reads the files again.
-async fn read(path: PathBuf) -> Result<Checked, ConfigError> {
-    let read = tokio::task::spawn_blocking(move || crate::config::load(&path));
-    read.await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-/// The configuration without what it was read from, for tests.
-impl From<Config> for Checked {
-    fn from(config: Config) -> Self {
-        Self {
-            config,
-            warnings: Vec::new(),
-        }
 /// How often a service manager that waits for our end is told that we are at it.
 const TELL_AGAIN: Duration = Duration::from_secs(20);
 /// How long it is to wait from then on.
@@ -564,6 +564,20 @@ async fn telling_that_we_live<T>(task: impl Future<Output = T>) -> T {
     }
 }
 
+/// Reads the files again.
+async fn read(path: PathBuf) -> Result<Checked, ConfigError> {
+    let read = tokio::task::spawn_blocking(move || crate::config::load(&path));
+    read.await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// The configuration without what it was read from, for tests.
+impl From<Config> for Checked {
+    fn from(config: Config) -> Self {
+        Self {
+            config,
+            warnings: Vec::new(),
+        }
     }
 }
 

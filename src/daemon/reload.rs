@@ -16,7 +16,7 @@ use crate::control::protocol::ReloadReport;
 use crate::outcome::Rules;
 
 use super::desk::Event;
-use super::{Daemon, intake, read, tell_systemd};
+use super::{Daemon, intake, read, say_where, tell_systemd};
 
 /// Asks for reloads; cloned freely.
 #[derive(Clone)]
@@ -100,6 +100,7 @@ impl Daemon {
         self.intake
             .change(&new.listen, ready)
             .map_err(|error| error.to_string())?;
+        say_where(&self.control, &self.intake, &new);
         self.pages.change(&new.http, pages);
         self.desk.tell(Event::Reloaded).await.ok();
         Ok(ReloadReport {

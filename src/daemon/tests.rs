@@ -46,6 +46,25 @@ async fn a_daemon_that_lost_a_part_ends_with_an_error() {
 }
 
 #[tokio::test]
+async fn programs_that_may_not_read_the_configuration_are_told_where_to_hand_in_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let login = "[[listen]]\naddress = \"127.0.0.1:0\"\nauth = \"required\"\n";
+    let config = format!("{login}{LISTENER}");
+    let mut daemon = Daemon::start(setup(folder.path(), &config)).await.unwrap();
+    let told = || control::submission::read(&folder.path().join("submission"));
+    assert_eq!(told(), Some(daemon.addresses()[1]));
+    configure(folder.path(), login);
+    daemon.reload().await.unwrap();
+    assert_eq!(told(), None);
+    configure(folder.path(), &config.replace(":0", ":0 "));
+    daemon.reload().await.unwrap_err();
+    configure(folder.path(), LISTENER);
+    daemon.reload().await.unwrap();
+    assert_eq!(told(), Some(daemon.addresses()[0]));
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_start_that_fails_leaves_nothing_running() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -60,7 +60,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // It submits like any other client, over SMTP.
-    ("cli::sendmail", &["mail", "smtp", "clock", "config", "cli"]),
+    (
+        "cli::sendmail",
+        &[
+            "mail",
+            "smtp",
+            "clock",
+            "config",
+            "cli",
+            "control::submission",
+        ],
+    ),
     // The demonstration is the daemon's real code in one process, with relays of its own.
     (
         "cli::demo",

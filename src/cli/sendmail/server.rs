@@ -1,11 +1,12 @@
 //! Where the daemon listens for a program on this machine.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use super::options::Options;
 use super::{Refusal, USAGE};
 use crate::config;
+use crate::control::submission;
 use crate::mail::Domain;
 
 /// Where the configuration is unless somebody says otherwise.
@@ -23,8 +24,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// What was said on the command line, in the environment, in the configuration if this
-    /// user may read it, or else the usual.
+    /// What was said on the command line, in the environment, in the configuration that was
+    /// named, by the daemon, in the configuration if this user may read it, or else the
+    /// usual.
     pub fn find(options: &Options) -> Result<Self, Refusal> {
         let said = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
         let path = options.config.clone().or_else(|| said("PENSTOCK_CONFIG"));
@@ -36,7 +38,13 @@ impl Server {
             .unwrap_or_default();
         let addresses = match options.server.clone().or_else(|| said("PENSTOCK_SERVER")) {
             Some(server) => resolved(&server)?,
-            None => vec![listening(&file).unwrap_or(USUAL)],
+            None => {
+                let told = match path {
+                    Some(_) => None,
+                    None => submission::read(&submission::usual_path()),
+                };
+                vec![told.or_else(|| listening(&file)).unwrap_or(USUAL)]
+            }
         };
         Ok(Self {
             addresses,
@@ -77,17 +85,7 @@ fn listening(file: &toml::Table) -> Option<SocketAddr> {
         plain.then_some(address)
     };
     let usable: Vec<SocketAddr> = listeners.iter().filter_map(usable).collect();
-    let loopback = usable
-        .iter()
-        .find(|it| it.ip().to_canonical().is_loopback());
-    let any = usable.iter().find(|it| it.ip().is_unspecified()).map(|it| {
-        let ip = match it.ip() {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        SocketAddr::new(ip, it.port())
-    });
-    loopback.copied().or(any)
+    submission::choice(&usable)
 }
 
 #[cfg(test)]

@@ -157,6 +157,11 @@ fn alignment(
                 severity = Severity::Unknown;
                 "what the relay needs in SPF is not configured".to_owned()
             }
+            Standing::Untold(terms) => {
+                severity = Severity::Unknown;
+                evidence.push(terms.clone());
+                "its SPF record depends on the message".to_owned()
+            }
             Standing::Trouble(words) => {
                 severity = Severity::Unknown;
                 evidence.push(words.clone());

@@ -55,6 +55,7 @@ pub async fn finding(
         Standing::Authorised(_) => return None,
         Standing::Missing(what) => evidence.push(format!("SPF: {what}")),
         Standing::Trouble(words) => return Some(unknown(pair, words.clone())),
+        Standing::Untold(terms) => evidence.push(format!("SPF: not followed: {terms}")),
         Standing::NotConfigured => {
             evidence.push(format!(
                 "neither spf-include nor outbound-ips of {}",
@@ -64,7 +65,7 @@ pub async fn finding(
     }
     // Without the relay's part of SPF nobody can tell; then it is no more than a question.
     let severity = match (&own.standing, seen) {
-        (Standing::NotConfigured, _) => Severity::Unknown,
+        (Standing::NotConfigured | Standing::Untold(_), _) => Severity::Unknown,
         (_, Seen::Possible) => Severity::Notice,
         _ => Severity::Warning,
     };

@@ -257,6 +257,19 @@ fn of_standing(
                 ..say(HintName::SpfRelayMissing, Severity::Unknown, found)
             })
         }
+        Standing::Untold(terms) => {
+            let found = format!(
+                "whether the SPF record of {domain} authorises {relay} depends on each message, or \
+                 stands too deep to be followed: {terms}"
+            );
+            Some(Finding {
+                remedy: format!(
+                    "If the relay's provider says from which addresses it sends, write them in \
+                     [relays.{relay}]: outbound-ips = [...]. They are judged as receivers do."
+                ),
+                ..say(HintName::SpfRelayMissing, Severity::Unknown, found)
+            })
+        }
         Standing::Trouble(words) => {
             let found =
                 format!("whether the SPF record of {domain} authorises {relay} was not answered");

@@ -85,6 +85,7 @@ pub fn merged(texts: &[String], addition: &Addition) -> Proposal {
     let mut kept: Vec<String> = Vec::new();
     let mut all: Option<String> = None;
     let mut redirect: Option<String> = None;
+    let mut explanation: Option<String> = None;
     let mut notes = Vec::new();
     for term in texts.iter().flat_map(|text| terms(text)) {
         let (term, note) = repaired(term);
@@ -99,20 +100,18 @@ pub fn merged(texts: &[String], addition: &Addition) -> Proposal {
             }
         } else if lower.starts_with("redirect=") {
             redirect.get_or_insert(term);
+        } else if lower.starts_with("exp=") {
+            // Two are an error (RFC 7208 section 6).
+            explanation.get_or_insert(term);
         } else if !kept.iter().any(|it| it.eq_ignore_ascii_case(&term)) {
             kept.push(term);
         }
     }
-    for term in addition.terms(false).0 {
-        if !kept.iter().any(|it| it.eq_ignore_ascii_case(&term)) {
-            kept.push(term);
-        }
-    }
     // A redirect counts only where there is no all.
-    let end = all.or(redirect).unwrap_or("~all".to_owned());
-    let text = format!("v=spf1 {} {end}", kept.join(" ")).replace("  ", " ");
+    kept.push(all.or(redirect).unwrap_or("~all".to_owned()));
+    kept.extend(explanation);
     Proposal {
-        text: Some(text),
+        text: Some(assembled(kept, addition.terms(false).0)),
         notes,
     }
 }
@@ -365,6 +364,18 @@ mod tests {
             let proposal = extended(&walked(&zone).await, &include("r.example", 0));
             assert_eq!(proposal.text.as_deref(), Some(meant), "{text}");
         }
+    }
+
+    #[test]
+    fn one_record_of_several_has_each_thing_once_and_the_relay_passes() {
+        let texts = [
+            "v=spf1 mx ?include:r.example exp=one.example -all".to_owned(),
+            "v=spf1 MX ~include:R.example exp=two.example ~all".to_owned(),
+        ];
+        let proposal = merged(&texts, &include("r.example", 0));
+        let text = proposal.text.unwrap();
+        assert_eq!(text, "v=spf1 mx include:r.example ~all exp=one.example");
+        assert!(Record::parse(&text).is_ok());
     }
 
     #[tokio::test]

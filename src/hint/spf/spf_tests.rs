@@ -261,6 +261,43 @@ async fn trouble_in_dns_is_unknown_and_no_finding() {
     assert_eq!(found, [("spf-relay-missing", Severity::Unknown, None)]);
 }
 
+#[tokio::test]
+async fn what_only_a_receiver_can_follow_is_unknown_and_not_missing() {
+    let unknown = [("spf-relay-missing", Severity::Unknown, None)];
+    for text in [
+        "v=spf1 include:%{ir}.%{v}.%{d}.spf.has.gateway.example ~all",
+        "v=spf1 mx redirect=%{d}.spf.gateway.example",
+    ] {
+        assert_eq!(found(&zone(text), INCLUDE).await, unknown, "{text}");
+    }
+    // Behind a qualifier that does not pass it authorises nobody.
+    let missing = found(&zone("v=spf1 ?include:%{d}.x.example ~all"), INCLUDE).await;
+    assert_eq!(
+        (missing[0].0, missing[0].1),
+        ("spf-relay-missing", Severity::Serious)
+    );
+    // Beside one that passes it does not matter.
+    let both = zone("v=spf1 include:%{d}.x.example include:spf.relay.example ~all");
+    assert_eq!(found(&both, INCLUDE).await, []);
+    // By address it is followed as receivers do.
+    let by_address = zone("v=spf1 exists:%{i}.ok.example include:%{d}.x.example ~all")
+        .address("203.0.113.9.ok.example", "127.0.0.2");
+    let relay = "outbound-ips = [\"203.0.113.9\"]";
+    assert_eq!(found(&by_address, relay).await, []);
+    // A tree that is too large.
+    let mut wide = "v=spf1".to_owned();
+    let mut large = zone("");
+    for number in 0..70 {
+        wide.push_str(&format!(" include:i{number}.example"));
+        large = large.text(&format!("i{number}.example"), "v=spf1 -all");
+    }
+    let large = large.text("a.example", &format!("{wide} -all"));
+    let standing = examine(&large, &pair(INCLUDE).from, &pair(INCLUDE).relay)
+        .await
+        .standing;
+    assert!(matches!(standing, Standing::Untold(_)), "{standing:?}");
+}
+
 #[test]
 fn a_reverse_path_elsewhere_is_told() {
     assert_eq!(alignment(&pair("reverse-path = \"from\"")), None);

@@ -23,6 +23,8 @@ pub enum Standing {
     Missing(String),
     /// Nobody said what the relay's part of SPF is.
     NotConfigured,
+    /// It may stand in a record that only a receiver with a message before it can find.
+    Untold(String),
     /// DNS did not answer.
     Trouble(String),
 }
@@ -81,6 +83,7 @@ fn by_include(domain: &Domain, walk: &Walk, include: &Domain, source: &str) -> S
     }
     match walk.includes(include.ascii()) {
         Some(found) if found.passes => Standing::Authorised(found.path.join(" → ")),
+        _ if !walk.unfollowed.is_empty() => Standing::Untold(walk.unfollowed.join("; ")),
         Some(found) => Standing::Missing(format!(
             "{} is included, but not to pass",
             found.path.join(" → ")

@@ -2,8 +2,8 @@
 //! find nothing, which other records it passes on to.
 //!
 //! `check_host` stops at the first match; a receiver whose client matches late meets the
-//! limits that the walk counts. Names with macros depend on the message and are counted,
-//! not followed.
+//! limits that the walk counts. Names with macros depend on the message: they are counted
+//! and named, not followed.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -52,6 +52,9 @@ pub struct Walk {
     pub passes_all: Option<String>,
     /// Names about which DNS did not answer.
     pub troubled: Vec<String>,
+    /// The way to records that would let others send and were not followed: their names
+    /// have macros, or there are too many. What looks missing may stand there.
+    pub unfollowed: Vec<String>,
     /// Its own terms, in order.
     pub terms: Vec<Term>,
     questions: usize,
@@ -152,11 +155,10 @@ impl Walk {
                         self.met_all(path, passes, &directive.text);
                     }
                     Mechanism::Network(_) | Mechanism::Ptr(_) => {}
-                    Mechanism::Include(target) => {
-                        if let Some(target) = target.literal() {
-                            self.pass_on(dns, path, passes, &target).await;
-                        }
-                    }
+                    Mechanism::Include(target) => match target.literal() {
+                        Some(target) => self.pass_on(dns, path, passes, &target).await,
+                        None => self.not_followed(path, passes, &directive.text),
+                    },
                     Mechanism::A(target, lengths) => {
                         let target = name_of(target.as_ref(), &here);
                         let found = self.addresses(dns, target).await;
@@ -211,8 +213,9 @@ impl Walk {
             }
             if let Some(target) = &record.redirect {
                 self.lookups += 1;
-                if let Some(target) = target.literal() {
-                    self.pass_on(dns, path, passes, &target).await;
+                match target.literal() {
+                    Some(target) => self.pass_on(dns, path, passes, &target).await,
+                    None => self.not_followed(path, passes, "redirect="),
                 }
             }
         })
@@ -226,7 +229,7 @@ impl Walk {
             return;
         }
         if self.questions >= QUESTIONS_MAXIMUM {
-            return;
+            return self.not_followed(path, passes, target);
         }
         self.questions += 1;
         if !is_name(target) {
@@ -254,6 +257,13 @@ impl Walk {
         match Record::parse(text) {
             Ok(record) => self.follow(dns, &path, passes, &record).await,
             Err(error) => self.wrong.push(format!("{}: {error}", path.join(" → "))),
+        }
+    }
+
+    fn not_followed(&mut self, path: &[String], passes: bool, term: &str) {
+        if passes {
+            self.unfollowed
+                .push(format!("{}: {term}", path.join(" → ")));
         }
     }
 

@@ -51,18 +51,17 @@ pub async fn by_dns(
     let dns = &patience;
     let mut findings = Vec::new();
     let own = spf::examine(dns, &pair.from, &pair.relay).await;
-    findings.extend(spf::findings(dns, pair, &own).await);
-    let mut sender = Some(own.clone());
-    if pair.sender.as_ref() != Some(&pair.from) {
-        sender = None;
-        if let Some(domain) = &pair.sender {
-            // Receivers ask this domain's record, so it must let the relay send, too.
-            let other = spf::examine(dns, domain, &pair.relay).await;
-            findings.extend(spf::findings(dns, pair, &other).await);
-            sender = Some(other);
-        }
-        findings.extend(spf::alignment(pair));
+    // Receivers ask the record of the reverse-path's domain (RFC 7208 section 2.4), and no
+    // other: what is wrong with that of the From domain hurts no mail that leaves so.
+    let sender = match &pair.sender {
+        Some(domain) if *domain == pair.from => Some(own.clone()),
+        Some(domain) => Some(spf::examine(dns, domain, &pair.relay).await),
+        None => None,
+    };
+    if let Some(sender) = &sender {
+        findings.extend(spf::findings(dns, pair, sender).await);
     }
+    findings.extend(spf::alignment(pair));
     findings.extend(dmarc::findings(dns, pair, sender.as_ref()).await);
     findings.extend(same_domain::finding(dns, config, pair, &own, to_itself).await);
     findings.extend(blacklist::findings(dns, config, pair).await);

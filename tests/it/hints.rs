@@ -140,6 +140,56 @@ async fn each_case_of_dns_is_found_with_its_answer_as_evidence() {
     );
 }
 
+#[tokio::test]
+async fn the_record_of_the_reverse_paths_domain_counts_and_no_other() {
+    let dns = zone().txt("b.test", "v=spf1 -all").start().await;
+    let with = |reverse_path: &str| OWN.replace("\"from\"", &format!("\"{reverse_path}\""));
+    let spf = |found: Vec<Finding>| -> Vec<(String, String)> {
+        let spf = found
+            .into_iter()
+            .filter(|it| it.hint.name().starts_with("spf-"));
+        spf.map(|it| (it.hint.name().to_owned(), it.subject))
+            .collect()
+    };
+    let told = |hint: &str, subject: &str| (hint.to_owned(), subject.to_owned());
+    // That of the From domain has nothing about the relay, and no receiver asks it.
+    let found_b = found(dns.address, &with("bounces@a.test"), "jan@b.test").await;
+    assert_eq!(spf(found_b), [told("spf-alignment", "b.test")]);
+    let found_a = found(dns.address, &with("bounces@b.test"), "jan@a.test").await;
+    assert_eq!(
+        spf(found_a),
+        [
+            told("spf-relay-missing", "b.test"),
+            told("spf-alignment", "a.test")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_domains_own_server_is_no_stranger_whatever_name_it_is_called_by() {
+    let dns = zone()
+        .txt("c.test", "v=spf1 mx -all")
+        .mx("c.test", 10, "mx.c.test")
+        .address("mx.c.test", "192.0.2.77")
+        .address("smtp.c.test", "192.0.2.77")
+        .address("smtp.relay.test", "198.51.100.7")
+        .start()
+        .await;
+    for (server, warned) in [
+        ("[mx.c.test]:587", false),
+        ("c.test:587", false),
+        ("[smtp.c.test]:587", false),
+        ("[192.0.2.77]:587", false),
+        ("[smtp.relay.test]:587", true),
+        ("a.test:587", true),
+    ] {
+        let config = OWN.replace("[smtp.relay.test]:587", server);
+        let found = found(dns.address, &config, "jan@c.test").await;
+        let same = names(&found).iter().any(|it| it.0 == "same-domain");
+        assert_eq!(same, warned, "{server}: {found:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_server_that_says_nothing_is_unknown_and_never_a_finding() {
     let silent = Zone::default().silent().start().await;

@@ -129,23 +129,31 @@ async fn remedy(dns: &dyn Dns, config: &Config, pair: &Pair, servers: &[String])
 
 /// Whether the relay is one of these servers, by name or by address.
 pub async fn is_among(dns: &dyn Dns, relay: &Relay, servers: &[String]) -> bool {
-    let by_name = relay.servers.iter().any(|it| match &it.host {
-        Host::Mx(name) | Host::Name(name) => servers
-            .iter()
-            .any(|server| server.eq_ignore_ascii_case(name.ascii())),
-        Host::Address(_) => false,
-    });
-    if by_name {
+    let listed = |name: &str| servers.iter().any(|it| it.eq_ignore_ascii_case(name));
+    let mut names: Vec<String> = Vec::new();
+    let mut wanted: Vec<IpAddr> = Vec::new();
+    for server in relay.servers.iter().take(RELAYS_MAXIMUM) {
+        match &server.host {
+            Host::Address(address) => wanted.push(*address),
+            Host::Name(name) => names.push(name.ascii().to_owned()),
+            // Where its connections go is what the name's MX records say.
+            Host::Mx(name) => match dns::mail_servers(dns, name).await {
+                Ok(MailServers::Listed(found)) => {
+                    names.extend(found.into_iter().take(RELAYS_MAXIMUM));
+                }
+                Ok(MailServers::Itself | MailServers::Nobody) | Err(_) => {
+                    names.push(name.ascii().to_owned());
+                }
+            },
+        }
+    }
+    if names.iter().any(|it| listed(it)) {
         return true;
     }
-    let wanted: Vec<IpAddr> = relay
-        .servers
-        .iter()
-        .filter_map(|it| match it.host {
-            Host::Address(address) => Some(address),
-            Host::Mx(_) | Host::Name(_) => None,
-        })
-        .collect();
+    // One machine has many names.
+    for name in &names {
+        wanted.extend(dns::addresses(dns, name).await.unwrap_or_default());
+    }
     if wanted.is_empty() && relay.outbound_ips.is_empty() {
         return false;
     }

@@ -381,6 +381,29 @@ async fn what_is_found_by_dns_holds_the_mail_that_comes_after() {
 }
 
 #[tokio::test]
+async fn what_a_look_holds_afterwards_is_counted_as_held() {
+    let out = FakeRelay::default().start().await;
+    let dns = zone().txt("b.test", "v=spf1 -all").start().await;
+    let config = format!(
+        "default-relay = \"out\"\n[hints.same-domain]\naction = \"hold\"\n{}",
+        relay("out", &out, "spf-include = \"spf.relay.test\"")
+    );
+    let mut penstock = Harness::start_with_dns(&config, "", dns.address).await;
+    // So that it cannot leave before anybody looked.
+    penstock.ask(json!({"relay_pause": {"relay": "out"}})).await;
+    penstock
+        .submit("jan@b.test", &["piet@b.test"], "one")
+        .await
+        .expect_code(250);
+    penstock
+        .until("it is held", |queue| queue[0]["state"] == "held")
+        .await;
+    let told = penstock.ask(json!({"metrics": {}})).await.remove(0);
+    assert_eq!(told["metrics"]["relays"][0]["held"], 1, "{told:#}");
+    penstock.stop().await;
+}
+
+#[tokio::test]
 async fn content_is_refused_or_held_before_the_250_where_that_is_wanted() {
     let out = FakeRelay::default().start().await;
     let config = format!(

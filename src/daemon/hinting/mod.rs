@@ -425,6 +425,7 @@ impl Delivery {
             match self.office.spool.change(vec![change]).await {
                 Ok(()) => {
                     info!(queue_id = %id, note, "held for a hint");
+                    self.facts.relays.held(&next.relay, 1);
                     self.replaced(&before, &next);
                 }
                 Err(trouble) => warn!(queue_id = %id, %trouble, "cannot hold a message for a hint"),

@@ -15,6 +15,9 @@ use super::screen::{Look, Tone};
 use super::words::{count, size};
 use crate::control::protocol::{Action, ChangeReport, ChangeRequest, Item, Request};
 
+/// Not now (sysexits.h, EX_TEMPFAIL).
+const TRY_AGAIN: u8 = 75;
+
 /// Options of every verb that changes what waits.
 #[derive(Debug, Args)]
 pub struct ChangeArgs {
@@ -91,9 +94,10 @@ pub fn change(
     if preview.messages == 0 {
         say(context, &action, &preview)?;
         // Who names a message means one that is there; who filters may find none.
-        return match named > 0 && preview.unchanged + preview.sending == 0 {
+        let found = preview.unchanged + preview.sending + preview.held;
+        return match named > 0 && found == 0 {
             true => Err(Trouble::said(ExitCode::FAILURE)),
-            false => Ok(()),
+            false => again(named, &preview),
         };
     }
     if args.dry_run {
@@ -105,7 +109,17 @@ pub fn change(
     request.dry_run = false;
     request.up_to = preview.up_to;
     let report = run(context, &request)?;
-    say(context, &action, &report)
+    say(context, &action, &report)?;
+    again(named, &report)
+}
+
+/// Who names a message that is being sent just now may try again; who filters meant what
+/// could be changed.
+fn again(named: u64, report: &ChangeReport) -> Outcome {
+    match named > 0 && report.sending > 0 {
+        true => Err(Trouble::said(ExitCode::from(TRY_AGAIN))),
+        false => Ok(()),
+    }
 }
 
 fn run(context: &Context, request: &ChangeRequest) -> Result<ChangeReport, Trouble> {
@@ -149,16 +163,26 @@ fn say(context: &mut Context, action: &Action, report: &ChangeReport) -> Outcome
 }
 
 fn nothing(report: &ChangeReport) -> String {
-    match (report.unchanged, report.sending) {
-        (0, 0) => "no message matches".into(),
-        (0, sending) => format!(
-            "{} being sent just now cannot be changed; try again",
-            count(sending, "message that is", "messages that are")
-        ),
-        (unchanged, _) => format!(
-            "nothing to do: {} already so",
-            count(unchanged, "message is", "messages are")
-        ),
+    let (one, many) = ("message is", "messages are");
+    let mut why = Vec::new();
+    if report.unchanged > 0 {
+        why.push(format!("{} already so", count(report.unchanged, one, many)));
+    }
+    if report.held > 0 {
+        why.push(format!(
+            "{} held, which penstock release ends",
+            count(report.held, one, many)
+        ));
+    }
+    if report.sending > 0 {
+        why.push(format!(
+            "{} being sent just now: try again",
+            count(report.sending, one, many)
+        ));
+    }
+    match why.is_empty() {
+        true => "no message matches".into(),
+        false => format!("nothing done: {}", why.join("; ")),
     }
 }
 
@@ -167,6 +191,7 @@ fn sentence(look: &Look, action: &Action, report: &ChangeReport) -> String {
     let (would, did) = match action {
         Action::Hold => ("hold", "held"),
         Action::Release => ("release", "released"),
+        Action::Retry if !report.paused.is_empty() => ("retry", "next to be tried:"),
         Action::Retry => ("retry", "to be tried now:"),
         Action::Reroute { .. } => ("reroute", "rerouted"),
         Action::Delete => ("delete", "deleted"),
@@ -193,12 +218,39 @@ fn sentence(look: &Look, action: &Action, report: &ChangeReport) -> String {
         Action::Fail => text += "; their senders get a report",
         Action::Hold | Action::Release | Action::Retry => {}
     }
-    if report.sending > 0 {
-        let sending = count(report.sending, "more is", "more are");
-        let left = format!(" ({sending} being sent and stay as they are)");
-        text += &look.tone(Tone::Warning, &left);
+    let left = left(action, report);
+    if !left.is_empty() {
+        text += &look.tone(Tone::Warning, &format!(" ({})", left.join("; ")));
     }
     text
+}
+
+/// What stays as it was, or does not leave although it was told to.
+fn left(action: &Action, report: &ChangeReport) -> Vec<String> {
+    let mut left = Vec::new();
+    if report.sending > 0 {
+        let sending = count(report.sending, "more is", "more are");
+        left.push(format!("{sending} being sent and stay as they are"));
+    }
+    if report.unchanged > 0 {
+        left.push(format!(
+            "{} already so",
+            count(report.unchanged, "more is", "more are")
+        ));
+    }
+    if report.held > 0 {
+        let held = match action {
+            Action::Reroute { .. } => count(report.held, "of them stays", "of them stay"),
+            _ => count(report.held, "more is", "more are"),
+        };
+        left.push(format!("{held} held: penstock release"));
+    }
+    for relay in &report.paused {
+        left.push(format!(
+            "relay {relay} is paused: penstock relay resume {relay}"
+        ));
+    }
+    left
 }
 
 #[cfg(test)]
@@ -215,6 +267,8 @@ mod tests {
             size_bytes: 3_100_000,
             sending: 0,
             unchanged: 0,
+            held: 0,
+            paused: vec![],
             first_ids: vec![],
             senders: vec!["jan@uwdomein.nl".into()],
             up_to: None,
@@ -266,11 +320,43 @@ mod tests {
                 unchanged: 2,
                 ..none.clone()
             }),
-            "nothing to do: 2 messages are already so"
+            "nothing done: 2 messages are already so"
         );
         assert_eq!(
-            nothing(&ChangeReport { sending: 1, ..none }),
-            "1 message that is being sent just now cannot be changed; try again"
+            nothing(&ChangeReport {
+                sending: 1,
+                ..none.clone()
+            }),
+            "nothing done: 1 message is being sent just now: try again"
+        );
+        assert_eq!(
+            nothing(&ChangeReport { held: 2, ..none }),
+            "nothing done: 2 messages are held, which penstock release ends"
+        );
+    }
+
+    #[test]
+    fn what_stays_where_it_is_is_said_beside_what_was_done() {
+        let look = look();
+        let done = ChangeReport {
+            dry_run: false,
+            messages: 3,
+            recipients: 3,
+            unchanged: 4,
+            held: 1,
+            paused: vec!["own".into()],
+            ..report()
+        };
+        assert_eq!(
+            sentence(&look, &Action::Retry, &done),
+            "next to be tried: 3 messages of jan@uwdomein.nl, 3.1 MB (4 more are already so; \
+             1 more is held: penstock release; relay own is paused: penstock relay resume own)"
+        );
+        let to = Action::Reroute { to: "own".into() };
+        let said = sentence(&look, &to, &done);
+        assert!(
+            said.contains("1 of them stays held: penstock release"),
+            "{said}"
         );
     }
 }

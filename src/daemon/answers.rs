@@ -2,6 +2,7 @@
 
 mod login;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use crate::accept::{Live, Shared};
 use crate::clock::Clock;
 use crate::control::describe::{self, Situation};
 use crate::control::protocol::{
-    ChangeReport, ChangeRequest, Content, FailureKind, Filter, Item, MessageState, RelayTestReport,
-    Request, RouteReport, TopSnapshot, TraceRequest, Verified,
+    Action, ChangeReport, ChangeRequest, Content, FailureKind, Filter, Item, MessageState,
+    RelayState, RelayTestReport, Request, RouteReport, TopSnapshot, TraceRequest, Verified,
 };
 use crate::control::trace::{self, End};
 use crate::control::{Gone, Responder};
@@ -494,7 +495,7 @@ impl Answers {
                 "name ids or a filter; to mean every waiting message, say --all",
             ));
         }
-        if let crate::control::protocol::Action::Reroute { to } = &request.action {
+        if let Action::Reroute { to } = &request.action {
             self.known_relay(to)?;
         }
         // What is accepted from now on is not meant: without a bound, a busy flow would
@@ -510,12 +511,17 @@ impl Answers {
         while let Some(page) = pages.next().await? {
             let mut ids = Vec::new();
             for (envelope, situation) in &page {
+                let held = situation.state == MessageState::Held;
                 if situation.state == MessageState::Sending {
                     tally.changed.sending += 1;
                 } else if change::changed(envelope, &request.action, by, "", now).is_none() {
-                    tally.changed.unchanged += 1;
+                    match held && request.action == Action::Retry {
+                        true => tally.held += 1,
+                        false => tally.changed.unchanged += 1,
+                    }
                 } else {
                     tally.count(envelope);
+                    tally.goes(envelope, &request.action, held);
                     ids.push(envelope.id);
                 }
             }
@@ -532,9 +538,16 @@ impl Answers {
             tally.changed.sending += changed.sending;
             tally.changed.unchanged += changed.unchanged;
         }
-        let found = tally.messages + tally.changed.sending + tally.changed.unchanged;
+        let found = tally.messages + tally.changed.sending + tally.changed.unchanged + tally.held;
         if !request.filter.ids.is_empty() && found == 0 {
             return Err(not_found("no such message waits here".to_owned()));
+        }
+        if !tally.goes_by.is_empty() {
+            let relays = self.desk.relays(None).await?;
+            let paused = relays
+                .into_iter()
+                .filter(|it| it.state == RelayState::Paused && tally.goes_by.contains(&it.relay));
+            tally.paused = paused.map(|it| it.relay).collect();
         }
         Ok(tally.report(&request))
     }
@@ -550,6 +563,12 @@ struct Tally {
     senders: std::collections::HashMap<String, u64>,
     last: Option<QueueId>,
     changed: super::desk::Changed,
+    /// Held before and after.
+    held: u64,
+    /// The relays that should send something now.
+    goes_by: BTreeSet<String>,
+    /// Those of them that do not.
+    paused: Vec<String>,
 }
 
 /// Senders that are counted apart; the rest only in the sums.
@@ -570,6 +589,22 @@ impl Tally {
         self.last = self.last.max(Some(envelope.id));
     }
 
+    /// What a change is to set in motion, and by which relay.
+    fn goes(&mut self, envelope: &Envelope, action: &Action, held: bool) {
+        let relay = match action {
+            Action::Release | Action::Retry => &envelope.relay,
+            Action::Reroute { .. } if held => {
+                self.held += 1;
+                return;
+            }
+            Action::Reroute { to } => to,
+            Action::Hold | Action::Delete | Action::Fail => return,
+        };
+        if !self.goes_by.contains(relay) {
+            self.goes_by.insert(relay.clone());
+        }
+    }
+
     fn report(self, request: &ChangeRequest) -> ChangeReport {
         let mut senders: Vec<_> = self.senders.into_iter().collect();
         senders.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -586,6 +621,8 @@ impl Tally {
             size_bytes: self.size_bytes,
             sending: self.changed.sending,
             unchanged: self.changed.unchanged,
+            held: self.held,
+            paused: self.paused,
             first_ids: self.first_ids,
             senders: senders.into_iter().take(3).map(|it| it.0).collect(),
             up_to: self.last.map(|it| it.to_string()),

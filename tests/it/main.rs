@@ -19,6 +19,7 @@ mod relay;
 
 mod accepting;
 mod alarms;
+mod changing;
 mod confirming;
 mod crowding;
 mod delivery;

@@ -298,6 +298,8 @@ fn report(dry_run: bool, messages: u64) -> Item {
         size_bytes: messages * 10_000,
         sending: 0,
         unchanged: 0,
+        held: 0,
+        paused: vec![],
         first_ids: vec![],
         senders: vec!["jan@uwdomein.nl".into()],
         up_to: Some("1k9xw3q5g0000".into()),
@@ -359,6 +361,32 @@ async fn a_change_says_first_what_it_would_do_and_touches_just_that() {
     // What came in after the preview stays as it is.
     assert_eq!(change.up_to.as_deref(), Some("1k9xw3q5g0000"));
     assert_eq!(change.note.as_deref(), Some("until Monday"));
+}
+
+#[tokio::test]
+async fn naming_a_message_that_is_being_sent_ends_with_75_and_a_filter_does_not() {
+    let sending = daemon(|request| match request {
+        Request::Change(change) => {
+            let Item::Change(report) = report(change.dry_run, 0) else {
+                panic!()
+            };
+            Say::Items(vec![Item::Change(ChangeReport {
+                sending: 1,
+                ..report
+            })])
+        }
+        _ => Say::Fail(FailureKind::BadRequest, "what?"),
+    });
+    let output = sending.run(&["delete", "1k9xw3q5g0000", "--yes"]).await;
+    assert_eq!(
+        (output.status.code(), out(&output).as_str()),
+        (
+            Some(75),
+            "nothing done: 1 message is being sent just now: try again\n"
+        )
+    );
+    let output = sending.run(&["delete", "--relay", "own", "--yes"]).await;
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[tokio::test]

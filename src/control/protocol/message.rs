@@ -270,6 +270,12 @@ pub struct ChangeReport {
     pub sending: u64,
     /// Messages that matched and were already as wanted.
     pub unchanged: u64,
+    /// Messages that matched and stay held, because this verb releases nothing.
+    #[serde(default)]
+    pub held: u64,
+    /// The relays that are paused, so that what was changed does not leave at once.
+    #[serde(default)]
+    pub paused: Vec<String>,
     /// The first of the ids, at most 5.
     pub first_ids: Vec<String>,
     /// From whom: at most 3 addresses, most messages first.

@@ -373,12 +373,14 @@ fn content_events_changes_and_mailings_are_spelt_like_this() {
             size_bytes: 3_100_000,
             sending: 1,
             unchanged: 2,
+            held: 3,
+            paused: vec!["own".into()],
             first_ids: vec!["1k9xw3q5g0000".into()],
             senders: vec!["jan@uwdomein.nl".into()],
             up_to: Some("1k9xw3q5g0000".into()),
         }),
         r#"{"change":{"action":"hold","dry_run":true,"messages":312,"recipients":320,
-           "size_bytes":3100000,"sending":1,"unchanged":2,"first_ids":["1k9xw3q5g0000"],
+           "size_bytes":3100000,"sending":1,"unchanged":2,"held":3,"paused":["own"],"first_ids":["1k9xw3q5g0000"],
            "senders":["jan@uwdomein.nl"],"up_to":"1k9xw3q5g0000"}}"#,
     );
     pinned(

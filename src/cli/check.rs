@@ -57,6 +57,11 @@ pub fn check(context: &mut Context, args: CheckArgs) -> Outcome {
     let config = context.configuration()?.config;
     let asked = Asked::read(&args.what)?;
     let directory = Directory::new(&config);
+    if let Some(relay) = &args.relay
+        && !config.relays.contains_key(relay)
+    {
+        return Err(no_such_relay(relay));
+    }
     let questions = match &asked.from {
         Some(from) => vec![Question {
             relay: relay_for(&config, &directory, from, args.relay.as_deref())?,
@@ -229,11 +234,13 @@ fn relay_for(
         }
     };
     let found = config.relays.get(&name).cloned().map(Arc::new);
-    found.ok_or_else(|| {
-        Trouble::failed(format!(
-            "no relay is called {name}; penstock config show has their names"
-        ))
-    })
+    found.ok_or_else(|| no_such_relay(&name))
+}
+
+fn no_such_relay(name: &str) -> Trouble {
+    Trouble::failed(format!(
+        "no relay is called {name}; penstock config show has their names"
+    ))
 }
 
 /// Every From domain of the configuration with the relay that carries it.

@@ -147,11 +147,11 @@ fn situation(envelope: &Envelope, context: &Context) -> Situation {
     situation
 }
 
-fn meaning(said: &Diagnostic) -> Option<Meaning> {
+fn meaning(rules: &Rules, said: &Diagnostic) -> Option<Meaning> {
     if said.code.is_some_and(|code| (200..300).contains(&code)) {
         return None;
     }
-    let finding = classify_again(Rules::compiled_in(), said);
+    let finding = classify_again(rules, said);
     Some(Meaning {
         class: finding.class.name().into(),
         remedy: finding.remedy,

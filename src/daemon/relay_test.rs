@@ -6,7 +6,7 @@ use crate::config::Relay;
 use crate::control::protocol::{Dialogue, RelayTestReport, Side};
 use crate::mail::Stage;
 use crate::outcome::{Rules, classify_error};
-use crate::relay::{RelayError, Said, TestReport};
+use crate::relay::{Said, TestReport};
 use crate::smtp::Extensions;
 
 use super::transaction::Office;
@@ -46,7 +46,7 @@ pub fn verdict(relay: &str, report: &TestReport, rules: &Rules) -> RelayTestRepo
                 relay: relay.to_owned(),
                 ok: false,
                 server,
-                stage: stage(error).name().to_owned(),
+                stage: error.stage().name().to_owned(),
                 text: error.to_string(),
                 remedy: Some(finding.remedy),
             }
@@ -118,22 +118,4 @@ fn keywords(offered: &Extensions) -> Vec<String> {
         keywords.push(format!("AUTH {}", offered.auth.join(" ")));
     }
     keywords
-}
-
-/// How far the dialogue came.
-fn stage(error: &RelayError) -> Stage {
-    match error {
-        RelayError::NoServer { .. } | RelayError::Dns { .. } => Stage::Dns,
-        RelayError::Connect { .. } => Stage::Connect,
-        RelayError::Tls { .. } => Stage::Tls,
-        RelayError::Refused { stage, .. }
-        | RelayError::Garbage { stage, .. }
-        | RelayError::Silent { stage, .. }
-        | RelayError::Closed { stage, .. } => *stage,
-        RelayError::NoSecureLogin { .. }
-        | RelayError::AuthUnavailable { .. }
-        | RelayError::Token(_) => Stage::Auth,
-        RelayError::Unsupported { .. } | RelayError::TooLarge { .. } => Stage::Mail,
-        RelayError::Ours { .. } | RelayError::Cancelled => Stage::Connect,
-    }
 }

@@ -1,6 +1,8 @@
 //! Writing delivery status notifications (RFC 3464), internationalized ones included
 //! (RFC 6533). Whether one is sent, and what it says, is decided elsewhere.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 
 use super::text::{printable, steers};
@@ -222,7 +224,7 @@ impl Notification<'_> {
             out.field("Action", group.action, global);
             out.field("Status", &group.status.to_string(), global);
             if let Some(name) = group.remote_mta.split_whitespace().next() {
-                out.field("Remote-MTA", &format!("dns; {name}"), global);
+                out.field("Remote-MTA", &format!("dns; {}", host(name)), global);
             }
             if let Some(said) = &group.diagnostic {
                 let said = said.replace(['\r', '\n'], " ");
@@ -466,6 +468,16 @@ fn without_line_ends(text: &str) -> String {
     text.chars().filter(|it| !it.is_control()).collect()
 }
 
+/// A name as the type `dns` of Remote-MTA has it; an address stands in brackets there
+/// (RFC 3464 section 2.1.2).
+fn host(name: &str) -> String {
+    match name.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(address)) => format!("[{address}]"),
+        Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]"),
+        Err(_) => name.to_owned(),
+    }
+}
+
 fn date(at: Timestamp) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
@@ -552,6 +564,14 @@ mod tests {
             assert!(text.contains(field), "{field} in {text}");
         }
         assert_eq!(written.body, Body::SevenBit);
+    }
+
+    #[test]
+    fn a_relay_without_a_name_is_told_by_its_address_in_brackets() {
+        assert_eq!(host("mx.example.org"), "mx.example.org");
+        assert_eq!(host("192.0.2.1"), "[192.0.2.1]");
+        assert_eq!(host("2001:db8::1"), "[IPv6:2001:db8::1]");
+        assert_eq!(host("[192.0.2.1]"), "[192.0.2.1]");
     }
 
     #[test]

@@ -93,6 +93,10 @@ fn what_is_in_good_order_ends_with_0_and_what_is_not_understood_with_64() {
     let (code, _, said) = check(&home, &["jan@a.test", "--relay", "nobody"]);
     assert_eq!(code, 1);
     assert!(said.contains("no relay is called nobody"), "{said}");
+    // Nor is everything checked, and found good, by a relay that is misspelt.
+    let (code, _, said) = check(&home, &["--relay", "nobody"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("no relay is called nobody"), "{said}");
     let (code, _, _) = check(&home, &["jan@a.test", "--dns", "nonsense"]);
     assert_eq!(code, 64);
 }

@@ -253,7 +253,6 @@ async fn an_unknown_argument_ends_with_64() {
 }
 
 #[tokio::test]
-#[ignore = "until the spool can be read with the daemon stopped"]
 async fn without_a_daemon_a_live_verb_ends_with_69_and_the_queue_is_read_from_the_log() {
     let relay = FakeRelay::default().answering("MAIL", "451 4.3.0 not now");
     let it = setting(relay).await;

@@ -9,7 +9,7 @@ use crate::relay::FakeRelay;
 async fn setting(out: &crate::relay::Relay) -> (Harness, String, String) {
     let penstock = Harness::relaying_to(out, "").await;
     penstock
-        .ask(json!({"relay_pause": {"relay": "out", "note": "by hand"}}))
+        .ask(json!({"relay-pause": {"relay": "out", "note": "by hand"}}))
         .await;
     let mut ids = Vec::new();
     for subject in ["waits", "held"] {
@@ -50,7 +50,7 @@ async fn a_retry_tells_what_is_held_and_which_relay_is_paused() {
     );
     assert_eq!(told["paused"], json!(["out"]), "{told}");
     penstock
-        .ask(json!({"relay_resume": {"relay": "out"}}))
+        .ask(json!({"relay-resume": {"relay": "out"}}))
         .await;
     penstock.until_idle().await;
     penstock.stop().await;

@@ -390,7 +390,7 @@ async fn what_a_look_holds_afterwards_is_counted_as_held() {
     );
     let mut penstock = Harness::start_with_dns(&config, "", dns.address).await;
     // So that it cannot leave before anybody looked.
-    penstock.ask(json!({"relay_pause": {"relay": "out"}})).await;
+    penstock.ask(json!({"relay-pause": {"relay": "out"}})).await;
     penstock
         .submit("jan@b.test", &["piet@b.test"], "one")
         .await

@@ -5,6 +5,7 @@ use crate::mail::{
     Body, Envelope, ForwardPath, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
     RecipientStatus, ReversePath, Rule, State,
 };
+use crate::smtp::WireSize;
 use crate::spool::{Content, SpoolError};
 
 use super::transaction::Office;
@@ -52,7 +53,7 @@ impl Office {
             ret: None,
             envid: None,
             size_bytes: octets.len() as u64,
-            wire_bytes: crate::mail::dsn::wire_bytes(octets),
+            wire_bytes: WireSize::of(octets),
             recipients: vec![Recipient {
                 path: ForwardPath::Mailbox(mail.to),
                 notify: Notify::Never,

@@ -314,18 +314,6 @@ pub fn header_of(content: &[u8], limit: usize) -> &[u8] {
     &content[..cut]
 }
 
-/// Octets of a content as DATA sends it: stuffed dots and the final dot included.
-pub fn wire_bytes(content: &[u8]) -> u64 {
-    let stuffed = content.windows(3).filter(|it| *it == b"\r\n.").count()
-        + usize::from(content.starts_with(b"."));
-    let ending = if content.is_empty() || content.ends_with(b"\r\n") {
-        0
-    } else {
-        2
-    };
-    (content.len() + stuffed + ending + 3) as u64
-}
-
 #[derive(Default)]
 struct Out {
     octets: Vec<u8>,
@@ -644,12 +632,6 @@ mod tests {
         assert_eq!(header_of(b"\r\nx", 9), b"");
         assert_eq!(header_of(b"aaaaaaaaaaaaaaaaa", 3), b"");
         assert_eq!(header_of(b"", 3), b"");
-    }
-
-    #[test]
-    fn octets_on_the_wire_count_stuffed_dots_and_the_end() {
-        assert_eq!(wire_bytes(b".a\r\n.b\r\nc\r\n"), 11 + 2 + 3);
-        assert_eq!(wire_bytes(b"a"), 1 + 2 + 3);
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use crate::mail::{
     Body, EnhancedStatus, Envelope, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
     RecipientStatus, Ret, ReversePath, Rule, State,
 };
+use crate::smtp::WireSize;
 
 use super::finding::Finding;
 
@@ -185,7 +186,7 @@ impl Report {
             ret: None,
             envid: None,
             size_bytes: written.octets.len() as u64,
-            wire_bytes: dsn::wire_bytes(&written.octets),
+            wire_bytes: WireSize::of(&written.octets),
             recipients: envelope
                 .reverse_path
                 .mailbox()

@@ -26,14 +26,19 @@ impl DataEncoder {
     }
 
     /// Appends the next piece of the content, encoded.
-    pub fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
+    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) {
         out.reserve(input.len() + 16);
+        self.encode(input, |octets| out.extend_from_slice(octets));
+    }
+
+    /// Hands on the next piece of the content, encoded, in slices.
+    fn encode(&mut self, mut input: &[u8], mut write: impl FnMut(&[u8])) {
         while !input.is_empty() {
             if self.line_start && input[0] == b'.' {
-                out.push(b'.');
+                write(b".");
             }
             let (piece, line_ends) = self.piece(input);
-            out.extend_from_slice(piece);
+            write(piece);
             self.last_was_cr = piece.last() == Some(&b'\r');
             self.line_start = line_ends;
             input = &input[piece.len()..];
@@ -73,7 +78,6 @@ impl DataEncoder {
 pub struct WireSize {
     encoder: DataEncoder,
     octets: u64,
-    scratch: Vec<u8>,
 }
 
 impl WireSize {
@@ -82,13 +86,17 @@ impl WireSize {
         Self::default()
     }
 
+    /// The octets of a whole content, the final dot included.
+    pub fn of(content: &[u8]) -> u64 {
+        let mut size = Self::new();
+        size.feed(content);
+        size.total()
+    }
+
     /// Counts the next piece of the content.
     pub fn feed(&mut self, input: &[u8]) {
-        for piece in input.chunks(65_536) {
-            self.scratch.clear();
-            self.encoder.feed(piece, &mut self.scratch);
-            self.octets += self.scratch.len() as u64;
-        }
+        let octets = &mut self.octets;
+        self.encoder.encode(input, |it| *octets += it.len() as u64);
     }
 
     /// The whole, the final dot included.

@@ -20,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// Descriptors for everything that is no client: the spool's files, relays, sockets.
 const DESCRIPTORS_OF_OTHERS: usize = 256;
+/// The socket of a client, and the file that its message may be streamed to.
+const DESCRIPTORS_OF_ONE: usize = 2;
 /// With fewer descriptors than this leaves, the daemon cannot work anyway.
 const TOTAL_MINIMUM: usize = 64;
 
@@ -55,7 +57,7 @@ impl CrowdLimits {
     fn within(self, descriptors: usize) -> Self {
         let total = self
             .total
-            .min(descriptors.saturating_sub(DESCRIPTORS_OF_OTHERS))
+            .min(descriptors.saturating_sub(DESCRIPTORS_OF_OTHERS) / DESCRIPTORS_OF_ONE)
             .max(TOTAL_MINIMUM);
         Self {
             total,
@@ -356,7 +358,7 @@ mod tests {
         let few = usual.within(1_024);
         assert_eq!(
             (few.total, few.per_friend, few.per_stranger),
-            (768, 672, 100)
+            (384, 336, 100)
         );
         assert_eq!(usual.within(10).total, TOTAL_MINIMUM);
     }

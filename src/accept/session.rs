@@ -5,8 +5,8 @@
 //! reports back what came of them.
 
 use crate::smtp::{
-    AUTH_LINE_MAXIMUM, COMMAND_LINE_MAXIMUM, Command, CommandError, Line, MailCommand,
-    RecipientCommand, Reply,
+    AUTH_LINE_MAXIMUM, COMMAND_LINE_MAXIMUM, Command, CommandError, Extensions, Line, MailCommand,
+    RecipientCommand, Reply, SessionLimits,
 };
 
 use super::guard::Trust;
@@ -25,7 +25,7 @@ const FAILED_LOGINS_MAXIMUM: u32 = 3;
 /// What LIMITS announces (RFC 9422): messages on one connection.
 const MESSAGES_MAXIMUM: u32 = 100_000;
 /// RFC 9422 section 4: a limit has at most six digits.
-const ANNOUNCED_MAXIMUM: usize = 999_999;
+const ANNOUNCED_MAXIMUM: u32 = 999_999;
 /// Beyond this, a chunk that is refused is not read to its end.
 const SKIPPED_MAXIMUM: u64 = 1 << 30;
 
@@ -309,27 +309,33 @@ impl Session {
         self.greeting = Some(Greeting { name, extended });
         let mut reply = Reply::new(250, self.terms.hostname.clone());
         if extended {
-            reply.lines.extend([
-                "PIPELINING".into(),
-                format!("SIZE {}", self.terms.max_size_bytes),
-                "8BITMIME".into(),
-                "SMTPUTF8".into(),
-                "ENHANCEDSTATUSCODES".into(),
-                "DSN".into(),
-                "CHUNKING".into(),
-                format!(
-                    "LIMITS MAILMAX={MESSAGES_MAXIMUM} RCPTMAX={}",
-                    self.terms.max_recipients.min(ANNOUNCED_MAXIMUM)
-                ),
-            ]);
-            if self.terms.can_start_tls && self.tls.is_none() {
-                reply.lines.push("STARTTLS".into());
-            }
-            if self.offers_login() && self.login.is_none() {
-                reply.lines.push("AUTH PLAIN LOGIN".into());
-            }
+            reply.lines.extend(self.offers().lines());
         }
         reply
+    }
+
+    fn offers(&self) -> Extensions {
+        let auth: &[&str] = match self.offers_login() && self.login.is_none() {
+            true => &["PLAIN", "LOGIN"],
+            false => &[],
+        };
+        let most = u32::try_from(self.terms.max_recipients);
+        Extensions {
+            pipelining: true,
+            size: Some(Some(self.terms.max_size_bytes)),
+            eight_bit_mime: true,
+            smtputf8: true,
+            enhanced_status_codes: true,
+            dsn: true,
+            chunking: true,
+            starttls: self.terms.can_start_tls && self.tls.is_none(),
+            auth: auth.iter().map(ToString::to_string).collect(),
+            limits: SessionLimits {
+                mail: Some(MESSAGES_MAXIMUM),
+                recipients: Some(most.map_or(ANNOUNCED_MAXIMUM, |it| it.min(ANNOUNCED_MAXIMUM))),
+                recipient_domains: None,
+            },
+        }
     }
 
     fn mail(&mut self, mail: MailCommand) -> Effect {

@@ -69,9 +69,9 @@ fn ehlo_offers_what_may_be_used_now() {
     let reply = say(&mut session(|_| {}), "EHLO x");
     assert_eq!(
         reply,
-        "250-app01.example.nl\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n\
-         250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250-CHUNKING\r\n\
-         250-LIMITS MAILMAX=100000 RCPTMAX=3\r\n250 STARTTLS\r\n"
+        "250-app01.example.nl\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
+         250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250-CHUNKING\r\n250-STARTTLS\r\n\
+         250-SIZE 1000000\r\n250 LIMITS MAILMAX=100000 RCPTMAX=3\r\n"
     );
     let mut secure = Session::new(terms(), Some("TLSv1.3".into()));
     let reply = say(&mut secure, "EHLO x");

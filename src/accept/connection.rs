@@ -285,10 +285,16 @@ impl Connection {
                 continue;
             }
             self.flush().await?;
+            // Between two chunks a client is in the middle of a message, and may finish it.
+            let cut_off = self.cut_off();
+            let patience = self.shared.patience;
+            let patience = self.session.is_between_chunks().then_some(patience);
             let read = tokio::select! {
                 biased;
                 () = self.seat.asked_to_leave() => return Err(End::Crowded),
-                () = stopping(&mut self.stop) => return Err(End::Stopping),
+                () = no_more_commands(&mut self.stop, cut_off, patience) => {
+                    return Err(End::Stopping);
+                }
                 read = self.wire.read(COMMAND_READ) => read,
                 () = sleep_until(deadline) => return Err(End::Idle),
             };
@@ -478,6 +484,19 @@ pub(super) async fn out_of_patience(
 ) {
     stopping(stop).await;
     sleep_until(cut_off.unwrap_or_else(|| Instant::now() + patience)).await;
+}
+
+/// The end of waiting for a command: at once when the daemon stops, or when its patience
+/// with who may finish is over.
+async fn no_more_commands(
+    stop: &mut watch::Receiver<bool>,
+    cut_off: Option<Instant>,
+    patience: Option<Duration>,
+) {
+    match patience {
+        Some(patience) => out_of_patience(stop, cut_off, patience).await,
+        None => stopping(stop).await,
+    }
 }
 
 /// Shakes hands, unless it takes too long or the place or the daemon is needed otherwise.

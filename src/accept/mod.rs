@@ -74,7 +74,9 @@ pub struct Live {
 /// What others do about a message.
 pub struct Hooks {
     /// Which mailing it belongs to, and whether it is held from the start.
-    pub assign: Arc<dyn Fn(&Candidate<'_>) -> Assignment + Send + Sync>,
+    pub assign: Arc<Assign>,
+    /// Takes back what `assign` counted, because the message could not be stored.
+    pub take_back: Arc<TakeBack>,
     /// Looks into the content before it is accepted, where the configuration wants mail
     /// held or refused for it; may block, and is cut off after a few seconds. It sees the
     /// first 256 KiB.
@@ -87,6 +89,9 @@ pub struct Hooks {
 
 /// Says which mailing a message belongs to.
 pub type Assign = dyn Fn(&Candidate<'_>) -> Assignment + Send + Sync;
+
+/// Forgets one message of a sender's mailing.
+pub type TakeBack = dyn Fn(&Mailbox, &Mailing) + Send + Sync;
 
 /// Hears of an accepted message.
 pub type Accepted = dyn Fn(&Envelope, &Header) + Send + Sync;
@@ -141,7 +146,7 @@ pub struct Shared {
     crowd: Arc<Crowd>,
     header_purse: Purse,
     recipient_purse: Purse,
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
     room: room::Room,
     crowded: seldom::Seldom,
     counters: Counters,
@@ -169,7 +174,7 @@ impl Shared {
             crowd: Arc::new(Crowd::new(limits)),
             header_purse: Purse::new(HEADERS.0, HEADERS.1),
             recipient_purse: Purse::new(RECIPIENTS.0, RECIPIENTS.1),
-            checks: Semaphore::new(CHECKS_AT_ONCE),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             room: room::Room::default(),
             crowded: seldom::Seldom::default(),
             counters: Counters::default(),

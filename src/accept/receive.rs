@@ -38,7 +38,7 @@ impl Connection {
             self.wire.consume(taken);
             incoming.push(&text).await;
             text.clear();
-            if incoming.refusal().is_some() || decoder.met_bare_ending() {
+            if incoming.refusal().is_some() || self.refuses_bare(decoder.met_bare_ending()) {
                 swallowed += taken as u64;
                 if swallowed > maximum.saturating_mul(SWALLOWED_SIZES) {
                     let reply = too_large(maximum);

@@ -108,6 +108,7 @@ pub async fn shared(
     let (told, facts) = (desk.clone(), facts.clone());
     let (routed, confirmations) = (live.clone(), confirmations.clone());
     let (known, looking) = (hints.clone(), hints.clone());
+    let counted = mailings.clone();
     let hooks = Hooks {
         assign: Arc::new(move |candidate| {
             let config = seen.borrow().config.clone();
@@ -133,6 +134,12 @@ pub async fn shared(
                 mailing: assigned.mailing,
                 hold: hold.or_else(|| known.hold(&config, &coming(candidate), moment.wall)),
             }
+        }),
+        take_back: Arc::new(move |from, mailing| {
+            counted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_back(from, mailing);
         }),
         content_check: Some(hinting::content_check(live.clone(), clock.clone())),
         is_active: Arc::new(move |relay| {

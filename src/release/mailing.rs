@@ -129,6 +129,14 @@ impl Mailings {
         Assigned { mailing, is_excess }
     }
 
+    /// Forgets one message that was counted and could not be stored.
+    pub fn take_back(&mut self, from: &Mailbox, mailing: &Mailing) {
+        let sender = self.senders.get_mut(&from.folded());
+        if let Some(live) = sender.and_then(|it| it.get_mut(&mailing.key)) {
+            live.accepted = live.accepted.saturating_sub(1);
+        }
+    }
+
     /// Takes over what the spool remembers of a flow, after a restart.
     pub fn recall(&mut self, summary: &FlowSummary, now: Moment) {
         let Some(last) = summary.recent.last() else {
@@ -366,6 +374,20 @@ mod tests {
         let later = mailings.assign(&from(), &subject("Hello"), Some(50), at(3_700));
         assert_ne!(later.mailing.key, VARIOUS);
         assert!(!later.is_excess);
+    }
+
+    #[test]
+    fn what_could_not_be_stored_does_not_count() {
+        let mut mailings = Mailings::new();
+        let assign =
+            |mailings: &mut Mailings| mailings.assign(&from(), &subject("News"), Some(2), at(0));
+        for _ in 0..10 {
+            let assigned = assign(&mut mailings);
+            assert!(!assigned.is_excess);
+            mailings.take_back(&from(), &assigned.mailing);
+        }
+        let excess: Vec<bool> = (0..3).map(|_| assign(&mut mailings).is_excess).collect();
+        assert_eq!(excess, [false, false, true]);
     }
 
     #[test]

@@ -49,16 +49,25 @@ async fn stopping_sends_idle_clients_away_and_lets_a_message_finish() {
         busy.command(command).await.expect_code(250);
     }
     busy.command("DATA").await.expect_code(354);
+    let mut chunked = intake.client().await;
+    for command in ["MAIL FROM:<a@b.c>", "RCPT TO:<d@e.f>"] {
+        chunked.command(command).await.expect_code(250);
+    }
+    chunked.send(b"BDAT 20\r\nFrom: x@example.nl\r\n").await;
+    chunked.reply().await.expect_code(250);
     intake.stop.send_replace(true);
     assert!(idle.reply().await.expect_code(421).text().contains("4.3.2"));
     assert_eq!(idle.end().await, "");
     busy.send(b"From: x@example.nl\r\n\r\nx\r\n.\r\n").await;
     busy.reply().await.expect_code(250);
     busy.reply().await.expect_code(421);
-    drop(busy);
+    chunked.send(b"BDAT 5 LAST\r\n\r\nx\r\n").await;
+    chunked.reply().await.expect_code(250);
+    chunked.reply().await.expect_code(421);
+    drop((busy, chunked));
     (&mut intake.served).await.unwrap().unwrap();
     assert!(Client::dial(intake.address).await.is_err());
-    assert_eq!(intake.envelopes().len(), 1);
+    assert_eq!(intake.envelopes().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

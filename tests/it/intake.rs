@@ -102,6 +102,7 @@ impl Intake {
                 },
                 hold: None,
             }),
+            take_back: Arc::new(|_, _| {}),
             content_check: wanted.verdict.map(|verdict| {
                 let check = move |_: &_, _: &[u8]| verdict.clone();
                 Arc::new(check) as Arc<penstock::accept::ContentCheck>

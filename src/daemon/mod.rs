@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::accept::{self, CrowdLimits, Live};
 use crate::clock::Clock;
@@ -179,6 +179,20 @@ pub enum Ended {
     PartFailed,
 }
 
+/// Asks for as many descriptors as the system lets it have: where few are given, clients
+/// would have less room than they need not.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        debug!(%error, "the limit of descriptors stays as it is");
+    }
+}
+
 /// The whole of `penstockd` after its arguments.
 pub fn main(config: &Path) -> ExitCode {
     let failed = |error: &StartError| {
@@ -193,6 +207,7 @@ pub fn main(config: &Path) -> ExitCode {
         Ok(checked) => checked,
         Err(problems) => return failed(&problems.into()),
     };
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

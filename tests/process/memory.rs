@@ -128,6 +128,41 @@ async fn at_start_and_with_a_thousand_idle_clients_it_stays_small() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of a process; .ci/run runs it"]
+async fn a_thousand_that_stop_in_the_middle_of_a_message_cost_what_is_bounded() {
+    let it = Measured::start().await;
+    let start = it.own();
+    let begun = format!(
+        "From: a@app.test\r\nSubject: {}\r\n\r\n{}",
+        "\r\n word".repeat(3_000),
+        "0123456789abcdef\r\n".repeat(3_000)
+    );
+    let mut stuck = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = Client::connect(it.listen).await;
+        for command in ["MAIL FROM:<a@app.test>", "RCPT TO:<b@example.net>"] {
+            client.command(command).await.expect_code(250);
+        }
+        client.command("DATA").await.expect_code(354);
+        client.send(begun.as_bytes()).await;
+        stuck.push(client);
+    }
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for client in &mut stuck {
+            client.send(b"x").await;
+        }
+    }
+    let added = it.own().saturating_sub(start);
+    // 32 MB of content for all of them, and the rest for each.
+    below("what 1,000 stuck messages add", added, 100 * MIB);
+    let mail = message("a@app.test", "b@example.net", "small", "x");
+    let mut next = Client::connect(it.listen).await;
+    let answer = next.submit("a@app.test", &["b@example.net"], &mail).await;
+    answer.expect_code(250);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of a process; .ci/run runs it"]
 async fn fifty_large_messages_at_once_do_not_stay_in_memory() {
     let each = if is_full() { 40_000_000 } else { 4_000_000 };
     let it = Measured::start().await;

@@ -92,6 +92,11 @@ pub(super) fn account<'a>(
 }
 
 impl Account {
+    /// Whether what is learned of this login is about the relay as it is now.
+    pub(super) fn is_for(&self, bond: &Bond) -> bool {
+        self.purpose.as_ref().is_some_and(|it| it.0 == *bond)
+    }
+
     /// The task that asks the endpoint, while it does.
     pub(super) fn running(&mut self) -> Option<Asking> {
         let over = |it: &Asking| it.told.borrow().is_some() || it.told.has_changed().is_err();

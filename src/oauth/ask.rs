@@ -201,7 +201,8 @@ impl Shared {
             why: "nobody has logged in yet".to_owned(),
         })?;
         let kept = Kept::read(relay, &octets, bond)?;
-        if let Some(account) = self.accounts().get_mut(relay) {
+        let mut accounts = self.accounts();
+        if let Some(account) = accounts.get_mut(relay).filter(|it| it.is_for(bond)) {
             account.facts = Some(kept.facts.clone());
             account.looked = true;
         }
@@ -212,7 +213,9 @@ impl Shared {
     async fn keep(&self, relay: &str, kept: Kept) -> Result<(), TokenError> {
         let written = self.write(relay, Some(kept.write())).await;
         let mut accounts = self.accounts();
-        if let Some(account) = accounts.get_mut(relay) {
+        // It may have been configured for something else meanwhile.
+        let account = accounts.get_mut(relay);
+        if let Some(account) = account.filter(|it| it.is_for(&kept.bond)) {
             account.facts = Some(kept.facts.clone());
             account.looked = true;
             account.unsaved = written.is_err().then_some(kept);

@@ -172,6 +172,11 @@ impl Tokens {
         }
     }
 
+    /// How much longer a token is good.
+    pub fn life_left(&self, token: &AccessToken) -> Duration {
+        token.good_until.saturating_sub(self.0.clock.uptime())
+    }
+
     /// Takes over what a login brought; durable when this returns.
     pub async fn keep_login(
         &self,

@@ -289,4 +289,34 @@ mod tests {
             "dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw"
         );
     }
+
+    #[test]
+    fn a_reason_for_a_refused_token_is_told_in_words_or_not_at_all() {
+        let challenge = |text: &str| Reply {
+            code: 334,
+            enhanced: None,
+            lines: vec![BASE64.encode(text)],
+        };
+        let told = |text: &str| explanation(&challenge(text));
+        assert_eq!(
+            told(r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#),
+            Some("status 400, schemes Bearer, scope https://mail.google.com/".into())
+        );
+        assert_eq!(told(r#"{"status":401}"#), Some("status 401".into()));
+        assert_eq!(
+            told("{\"status\":\"4\u{1b}[2J\"}"),
+            None,
+            "no JSON has such a character"
+        );
+        let escaped = told(r#"{"status":"4\u001b[2J"}"#).unwrap();
+        assert!(!escaped.contains('\u{1b}'), "{escaped}");
+        for nonsense in ["", "no", "{}", "[1]", "null"] {
+            assert_eq!(told(nonsense), None, "{nonsense}");
+        }
+        let mut reply = challenge("");
+        reply.lines = vec!["not base64 at all".into()];
+        assert_eq!(explanation(&reply), None);
+        reply.lines.clear();
+        assert_eq!(explanation(&reply), None);
+    }
 }

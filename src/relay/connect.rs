@@ -133,7 +133,9 @@ impl Dialer {
                     });
                 }
             };
-            note(&mut transcript, "there is an access token");
+            let minutes = self.tokens.life_left(&token).as_secs() / 60;
+            let words = format!("there is an access token, good for {minutes} min");
+            note(&mut transcript, &words);
             let made = self
                 .connect_with(target, Some(token.secret()), transcript)
                 .await;

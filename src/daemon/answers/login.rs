@@ -95,8 +95,8 @@ impl Answers {
                  \"client-credentials\"); to try it: penstock relay test {name}"
             ))),
             None => Err(bad_request(format!(
-                "{name} takes no tokens: it has no table [relays.{name}.oauth]; to change its \
-                 password: penstock relay set {name} --password"
+                "{name} takes no tokens: it has no table [relays.{name}.oauth] (if it has by now: \
+                 penstock reload); to change its password: penstock relay set {name} --password"
             ))),
         }
     }

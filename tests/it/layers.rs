@@ -32,7 +32,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "relay",
         &["mail", "smtp", "clock", "config", "dns", "tls", "oauth"],
     ),
-    ("outcome", &["mail", "clock", "config", "relay", "oauth"]),
+    // Of smtp only the count of octets on the wire.
+    (
+        "outcome",
+        &["mail", "clock", "config", "relay", "oauth", "smtp"],
+    ),
     ("verify", &["mail", "clock", "config", "spool"]),
     ("control", &["control::protocol"]),
     ("control::protocol", &[]),

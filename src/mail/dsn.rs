@@ -139,23 +139,28 @@ impl Notification<'_> {
         out.line("MIME-Version: 1.0");
         out.line("Content-Type: multipart/report; report-type=delivery-status;");
         out.line(&format!("\tboundary=\"{boundary}\""));
-        out.line("");
-        out.line("This is a delivery status notification in MIME format (RFC 3464).");
 
-        out.line("");
-        out.line(&format!("--{boundary}"));
-        self.human_part(&mut out);
+        let mut parts = Out::default();
+        parts.line("This is a delivery status notification in MIME format (RFC 3464).");
+        parts.line("");
+        parts.line(&format!("--{boundary}"));
+        self.human_part(&mut parts);
+        parts.line(&format!("--{boundary}"));
+        self.status_part(&mut parts, global);
+        parts.line(&format!("--{boundary}"));
+        let eight_bit = returned_part(&mut parts, returned, global) || global;
+        parts.line("");
+        parts.line(&format!("--{boundary}--"));
 
-        out.line(&format!("--{boundary}"));
-        self.status_part(&mut out, global);
-
-        out.line(&format!("--{boundary}"));
-        let eight_bit = returned_part(&mut out, returned, global);
+        // A part may not have more bits than the whole says (RFC 2045 section 6.4).
+        if eight_bit {
+            out.line("Content-Transfer-Encoding: 8bit");
+        }
         out.line("");
-        out.line(&format!("--{boundary}--"));
+        out.octets.append(&mut parts.octets);
         Written {
             octets: out.octets,
-            body: if eight_bit || global {
+            body: if eight_bit {
                 Body::EightBitMime
             } else {
                 Body::SevenBit
@@ -342,11 +347,12 @@ impl Out {
                 })
                 .collect()
         };
-        let mut line = format!("{name}:");
+        let bare = format!("{name}:");
+        let mut line = bare.clone();
         for word in value.split_whitespace() {
-            for (number, piece) in pieces(word, 900).into_iter().enumerate() {
+            for piece in pieces(word, 900) {
                 let fits = line.len() + 1 + piece.len() <= 78;
-                if !fits && !line.trim().is_empty() && (number > 0 || !line.ends_with(':')) {
+                if !fits && !line.is_empty() && line != bare {
                     self.line(&line);
                     line.clear();
                 }
@@ -589,6 +595,12 @@ mod tests {
         let written = notification.write();
         assert!(written.smtputf8);
         assert_eq!(written.body, Body::EightBitMime);
+        let header = header_of(&written.octets, 10_000);
+        let header = String::from_utf8_lossy(header);
+        assert!(
+            header.contains("\r\nContent-Transfer-Encoding: 8bit\r\n"),
+            "{header}"
+        );
         let text = String::from_utf8(written.octets).unwrap();
         assert!(text.contains("message/global-delivery-status"));
         assert!(text.contains("Final-Recipient: utf-8; jürgen@bücher.example"));
@@ -632,6 +644,15 @@ mod tests {
         assert_eq!(header_of(b"\r\nx", 9), b"");
         assert_eq!(header_of(b"aaaaaaaaaaaaaaaaa", 3), b"");
         assert_eq!(header_of(b"", 3), b"");
+    }
+
+    #[test]
+    fn words_that_end_in_colons_are_folded_like_others() {
+        let mut one = group("a@example.org");
+        one.diagnostic = Some("reason: ".repeat(300));
+        let written = notification(&[one], Part::Header(b"")).write();
+        let text = String::from_utf8(written.octets).unwrap();
+        assert!(text.lines().all(|it| it.len() <= 78), "{text}");
     }
 
     proptest! {

@@ -109,7 +109,7 @@ struct Member {
 pub enum Busy {
     /// Between transactions.
     Idle = 0,
-    /// In a transaction, or in the middle of a login.
+    /// In a transaction.
     InTransaction = 1,
     /// We are working for it, not it for us: it must not be disturbed.
     Working = 2,

@@ -14,8 +14,9 @@ const COUNTER_BITS: u32 = 20;
 
 /// Names one message in every log line, reply, report and command.
 ///
-/// Ids grow strictly in the order in which messages are accepted, so the id is also
-/// the place in a first-in-first-out queue. Printed with a fixed width, ids sort as
+/// Ids grow strictly in the order in which the headers of messages arrived, which is also
+/// their place in a first-in-first-out queue: an upload that took an hour does not stand
+/// behind what came meanwhile. Printed with a fixed width, ids sort as
 /// text just as they sort as numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(u64);

@@ -16,7 +16,7 @@ const DRAIN_MAXIMUM: usize = 1 << 20;
 pub enum Line {
     /// A line, its end taken off.
     Complete(Vec<u8>),
-    /// A line beyond the limit has ended; nothing of it was kept: 500 5.5.6, once.
+    /// A line beyond the limit has ended; nothing of it was kept: 500, once.
     TooLong,
     /// A line ended in a bare LF, which is refused: 500 5.5.2, and end the connection,
     /// for what follows may be somebody else's words.

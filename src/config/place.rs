@@ -186,7 +186,37 @@ pub(super) fn exposed(path: &Path, found: &Metadata) -> Option<(String, String)>
             format!("chown root:penstock {shown} && chmod 0640 {shown}"),
         ));
     }
+    let (own, daemons) = (rustix::process::getegid().as_raw(), group_id(DAEMON_GROUP));
+    if mode & 0o070 != 0 && !may_read(found.gid(), own, daemons) {
+        let remedy = match daemons {
+            Some(_) => format!("chown root:penstock {shown}"),
+            None => format!("chmod 0600 {shown}"),
+        };
+        let what = format!(
+            "{shown} has secrets in it, and the group {} may read it",
+            found.gid()
+        );
+        return Some((what, remedy));
+    }
     None
+}
+
+/// The group that the daemon runs as.
+const DAEMON_GROUP: &str = "penstock";
+
+/// Whether a group that may read secrets is no wider than it must be: root's, the
+/// daemon's, or that of whoever reads them here (without the package, the daemon's, too).
+fn may_read(group: u32, own: u32, daemons: Option<u32>) -> bool {
+    group == 0 || group == own || daemons == Some(group)
+}
+
+/// The number of a group of this machine.
+pub fn group_id(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
 }
 
 /// How a secret file is made.
@@ -203,5 +233,25 @@ pub(super) fn plain(error: &std::io::Error) -> String {
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_is_neither_ours_nor_the_daemons_may_read_no_secret() {
+        for (group, own, daemons, expected) in [
+            (998, 998, Some(998), true),
+            (998, 0, Some(998), true),
+            (0, 0, None, true),
+            (1000, 1000, None, true),
+            (100, 0, Some(998), false),
+            (100, 998, Some(998), false),
+            (100, 0, None, false),
+        ] {
+            assert_eq!(may_read(group, own, daemons), expected, "{group} {own}");
+        }
     }
 }

@@ -55,7 +55,7 @@ pub fn replace(path: &Path, text: &str, found: Option<&Metadata>) -> anyhow::Res
         }
         None => {
             // Only root may; anybody else keeps the file to himself.
-            if let Some(group) = group_id(GROUP) {
+            if let Some(group) = crate::config::group_id(GROUP) {
                 std::os::unix::fs::fchown(file, None, Some(group)).ok();
             }
         }
@@ -69,15 +69,6 @@ pub fn replace(path: &Path, text: &str, found: Option<&Metadata>) -> anyhow::Res
     File::open(directory)
         .and_then(|it| it.sync_all())
         .with_context(cannot)
-}
-
-/// The number of a group of this machine.
-fn group_id(name: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 #[cfg(test)]

@@ -55,6 +55,15 @@ fn files_with_secrets_must_be_secret() {
     files.write("penstock.toml", WHOLE, 0o600);
     files.write("users.toml", USERS, 0o644);
     files.refused("users.toml has secrets in it, and its mode is 0644");
+    // Who is not root cannot give a file to a stranger's group.
+    if rustix::process::geteuid().is_root() {
+        files.write("users.toml", USERS, 0o640);
+        let users = files.path("users.toml");
+        std::os::unix::fs::chown(&users, None, Some(3_999_999_999)).unwrap();
+        files.refused("users.toml has secrets in it, and the group 3999999999 may read it");
+        files.write("users.toml", USERS, 0o600);
+        load(&files.path("penstock.toml")).unwrap();
+    }
     // Without a secret the mode does not matter, nor do words that look like one.
     let open = "[relays.own]\nserver = \"a.example\"\nauth = \"none\"\n # password = \"x\"\n";
     files.write("penstock.toml", open, 0o644);

@@ -227,7 +227,9 @@ impl Request {
         match self {
             Self::Change(change) => !change.dry_run,
             Self::RelayConfirm { dry_run, .. } => !dry_run,
-            Self::Cat { .. }
+            Self::Show { .. }
+            | Self::Cat { .. }
+            | Self::Trace(_)
             | Self::RelayPause { .. }
             | Self::RelayResume { .. }
             | Self::RelayTest { .. }
@@ -236,8 +238,6 @@ impl Request {
             | Self::Reload {} => true,
             Self::Status {}
             | Self::Queue { .. }
-            | Self::Show { .. }
-            | Self::Trace(_)
             | Self::Limits { .. }
             | Self::Mailings { .. }
             | Self::Metrics {}

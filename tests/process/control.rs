@@ -167,3 +167,60 @@ async fn somebody_outside_the_group_is_refused_and_told_the_remedy() {
         1
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_for_what_is_in_the_log_and_a_token_is_not() {
+    let (home, _daemon, listen) = setting().await;
+    let id = submit(listen, "hello").await;
+    let token = "abcdefghijklmnopqrstuvwxyz234567";
+    let uid = rustix::process::getuid().as_raw();
+    for (words, logged) in [
+        (&["hold", &id, "--yes"][..], "{\\\"change\\\":"),
+        (&["reload"], "{\\\"reload\\\":"),
+        (&["show", &id], "{\\\"show\\\":"),
+        (&["cat", &id], "{\\\"cat\\\":"),
+        (&["trace", &id], "{\\\"trace\\\":"),
+        (&["relay", "confirm", token], "{\\\"relay-confirm\\\":"),
+    ] {
+        let mut command = home.cli_command();
+        command.args(words).stdout(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        home.logged(logged).await;
+        let log = home.log();
+        let line = log.lines().find(|it| it.contains(logged)).unwrap();
+        for field in [format!("uid={uid}"), format!("pid={pid}")] {
+            assert!(line.contains(&field), "{words:?}: {line}");
+        }
+    }
+    assert!(!home.log().contains(token), "{}", home.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs to be root, to be somebody else; .ci/run is"]
+async fn sendmail_finds_the_daemon_for_a_user_who_may_not_read_the_configuration() {
+    let (home, _daemon, _) = setting().await;
+    fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(home.path("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_penstock"), home.path("penstock")).unwrap();
+    // A /run of its own, as a machine with the package has it.
+    let script = "mount -t tmpfs none /run && mkdir /run/penstock && \
+         mount --bind \"$RUN\" /run/penstock && \
+         exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(home.path("penstock"))
+        .args(["sendmail", "-f", "a@app.test", "b@example.net"])
+        .env("RUN", home.path("run"))
+        .stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"Subject: from cron\n\nhello\n").unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    let queue = home.cli(&["queue", "--json"]);
+    let listed = String::from_utf8_lossy(&queue.stdout).into_owned();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+}

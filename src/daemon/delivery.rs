@@ -97,7 +97,7 @@ impl Delivery {
         for ((kind, relay), value) in &recovered.notes {
             let book = relays.entry(relay.clone()).or_default();
             match kind.as_str() {
-                HEALTH => book.health = Health::from_value(value),
+                HEALTH => book.health = Health::from_value(value, now.wall),
                 VERIFICATION => book.verification = Verification::from_value(value),
                 _ => {}
             }

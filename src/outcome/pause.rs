@@ -88,10 +88,20 @@ pub enum Change {
 }
 
 impl Health {
-    /// Reads what [`to_value`](Self::to_value) wrote; what cannot be read is a relay
-    /// without trouble, which costs at most one more refused connection.
-    pub fn from_value(value: &serde_json::Value) -> Self {
-        Self::deserialize(value).unwrap_or_default()
+    /// Reads what [`to_value`](Self::to_value) wrote. What cannot be read is a relay without
+    /// trouble, which costs at most one more refused connection; but one that an
+    /// administrator paused stays so, for only an administrator knows why.
+    pub fn from_value(value: &serde_json::Value, now: Timestamp) -> Self {
+        Self::deserialize(value).unwrap_or_else(|_| {
+            let mut health = Self::default();
+            let pause = &value["pause"];
+            if pause["cause"] == "administrator" {
+                let by = pause["by"].as_str().unwrap_or("penstock");
+                let words = pause["words"].as_str().unwrap_or_default();
+                health.pause_by(by, words, now);
+            }
+            health
+        })
     }
 
     /// For the spool's notes.

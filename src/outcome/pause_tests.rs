@@ -428,9 +428,26 @@ fn the_state_reads_back_and_garbage_is_health() {
         &no_connection(at(0)),
         at(0),
     );
-    assert_eq!(Health::from_value(&health.to_value()), health);
+    assert_eq!(Health::from_value(&health.to_value(), at(9)), health);
     assert_eq!(
-        Health::from_value(&serde_json::json!([1, 2])),
+        Health::from_value(&serde_json::json!([1, 2]), at(9)),
         Health::default()
     );
+}
+
+#[test]
+fn whoever_paused_a_relay_by_hand_finds_it_paused_although_the_rest_cannot_be_read() {
+    let mut health = Health::default();
+    health.pause_by("anna", "the invoices are wrong", at(0));
+    let mut value = health.to_value();
+    value["past"] = serde_json::json!("garbage");
+    let read = Health::from_value(&value, at(9));
+    let pause = read.pause().unwrap();
+    assert_eq!(pause.cause, Cause::Administrator);
+    assert_eq!(
+        (pause.by.as_str(), pause.words.as_str()),
+        ("anna", "the invoices are wrong")
+    );
+    value["pause"]["cause"] = serde_json::json!("trouble");
+    assert_eq!(Health::from_value(&value, at(9)), Health::default());
 }

@@ -36,7 +36,7 @@ use crate::mail::{Domain, Mailbox};
 
 pub use changes::changes;
 pub use endpoint::Endpoint;
-pub use facts::{Fact, Section};
+pub use facts::{Fact, Section, tls_word};
 pub use hint::HintName;
 pub use hostname::machine_name;
 pub use limits::{LimitSource, Limits, WrittenAt};
@@ -278,7 +278,7 @@ pub struct Relay {
     pub credentials: Option<Credentials>,
     /// Which mechanism to use.
     pub auth: AuthMethod,
-    /// How much TLS is demanded; of the first server, where servers differ by port see [`Server::tls`].
+    /// What is demanded of its certificate.
     pub certificates: Certificates,
     /// What MAIL FROM becomes.
     pub reverse_path: ReversePathRule,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{Host, Limits, Relay, RelayTls, Server};
+use crate::config::{Limits, Relay, tls_word};
 use crate::control::describe::Situation;
 use crate::control::protocol::{
     LimitsReport, MailingReport, MessageState, OAuthReport, RelayState, RelayStatus, UserShare,
@@ -157,6 +157,7 @@ impl Delivery {
             let book = self.relays.get(name).unwrap_or(&blank);
             let relay = live.config.relays.get(name);
             let mut status = picture(name, relay, book, counts, default == Some(name));
+            status.connections = u64::from(self.office.pool.connections(name));
             if let Some(relay) = relay.filter(|it| it.verify) {
                 let is_active = self.office.confirmations.is_active(relay);
                 add_verification(&mut status, relay, book, is_active, now);
@@ -301,7 +302,7 @@ fn picture(
     RelayStatus {
         relay: name.to_owned(),
         servers: relay
-            .map(|it| it.servers.iter().map(server).collect())
+            .map(|it| it.servers.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
         state,
         reason,
@@ -315,18 +316,12 @@ fn picture(
         sender: relay
             .and_then(|it| it.sender.as_ref())
             .map(ToString::to_string),
-        tls: relay.and_then(|it| it.servers.first()).map(|it| {
-            match it.tls {
-                RelayTls::Implicit => "implicit",
-                RelayTls::Required => "required",
-                RelayTls::Opportunistic => "opportunistic",
-                RelayTls::Off => "off",
-            }
-            .to_owned()
-        }),
+        tls: relay
+            .and_then(|it| it.servers.first())
+            .map(|it| tls_word(it.tls).to_owned()),
         preset: relay.map(|it| it.limits.preset.name().to_owned()),
         default,
-        connections: book.sending,
+        connections: 0,
         waiting,
         waiting_bytes: counts.ready.wire_bytes + counts.deferred.wire_bytes,
         held: counts.held.messages,
@@ -358,16 +353,6 @@ fn oauth_report(relay: &str, standing: &Standing, now: Timestamp) -> OAuthReport
         trouble,
         remedy,
     }
-}
-
-/// A server as it is configured.
-fn server(server: &Server) -> String {
-    let host = match &server.host {
-        Host::Mx(name) => name.to_string(),
-        Host::Name(name) => format!("[{name}]"),
-        Host::Address(address) => format!("[{address}]"),
-    };
-    format!("{host}:{}", server.port)
 }
 
 fn limits_report(

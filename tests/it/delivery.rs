@@ -60,6 +60,25 @@ async fn a_stop_waits_for_the_reply_to_a_final_dot_and_for_nothing_else_so_long(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_kept_for_the_next_message_counts_as_open() {
+    let out = FakeRelay::default().start().await;
+    let mut penstock = Harness::relaying_to(&out, "").await;
+    let open = async |penstock: &Harness| {
+        let told = penstock.ask(json!({"relay-list": {}})).await.remove(0);
+        told["relay"]["connections"].clone()
+    };
+    assert_eq!(open(&penstock).await, 0);
+    penstock
+        .submit("ann@example.org", &["bob@example.net"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    assert_eq!(open(&penstock).await, 1);
+    out.hang_up();
+    penstock.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_recipient_has_its_own_result_and_the_failed_one_is_reported() {
     let out = FakeRelay::default()
         .answering("RCPT TO:<gone@", "550 5.1.1 no such user")

@@ -76,7 +76,8 @@ impl Screen {
         }
     }
 
-    /// One line for people; control characters are shown, not obeyed.
+    /// One line for people. What it was made of is fit for a terminal: everything that
+    /// strangers said came through [`printable`](crate::mail::text::printable).
     pub fn line(&mut self, text: impl AsRef<str>) -> io::Result<()> {
         let out = &mut self.out;
         out.write_all(text.as_ref().trim_end().as_bytes())?;

@@ -303,11 +303,8 @@ impl Intake {
     }
 
     /// Refuses sockets from systemd that no listener took.
-    pub fn refuse_unknown(&mut self) -> Result<(), SocketError> {
-        match self.inherited.tcp.first() {
-            Some((address, _)) => Err(SocketError::Unknown { address: *address }),
-            None => Ok(()),
-        }
+    pub fn refuse_unknown(&self) -> Result<(), SocketError> {
+        self.inherited.refuse_rest()
     }
 
     /// The control socket, if systemd handed one over.

@@ -113,7 +113,7 @@ impl Inherited {
     }
 
     /// Refuses what is left: a socket that nobody configured could be an open relay.
-    pub fn finish(self) -> Result<(), SocketError> {
+    pub fn refuse_rest(&self) -> Result<(), SocketError> {
         match self.tcp.first() {
             Some((address, _)) => Err(SocketError::Unknown { address: *address }),
             None => Ok(()),
@@ -177,7 +177,7 @@ mod tests {
         };
         let taken = inherited.take(address).unwrap();
         assert_eq!(taken.local_addr().unwrap(), address);
-        inherited.finish().unwrap();
+        inherited.refuse_rest().unwrap();
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
             control: None,
         };
         assert!(matches!(
-            inherited.finish(),
+            inherited.refuse_rest(),
             Err(SocketError::Unknown { .. })
         ));
     }

@@ -81,11 +81,6 @@ impl Resolver {
         })
     }
 
-    /// The resolver underneath, for libraries that bring their own questions.
-    pub fn hickory(&self) -> &TokioResolver {
-        &self.hickory
-    }
-
     /// What it was made from, for libraries that make their own.
     pub fn configuration(&self) -> (ResolverConfig, ResolverOpts) {
         (self.config.clone(), self.options.clone())

@@ -33,7 +33,7 @@ pub struct MessageSummary {
     /// Why it is still here, for programs: `turn`, `limit`, `retry`, `sending`, `relay-paused`,
     /// `relay-unverified`, `relay-missing`, or the reason of a hold (`administrator`,
     /// `mailing-limit`, `sender-not-allowed`, `relaying-denied`, `double-bounce`, `hint`,
-    /// `damaged`); `unknown` when the daemon is stopped.
+    /// `damaged`); `stopped` when it was read without the daemon.
     pub why: String,
     /// Why it is still here, for people: one sentence, without a time.
     pub why_text: String,

@@ -255,7 +255,14 @@ impl Harness {
     /// `penstock queue`: what waits, with the reasons.
     pub async fn queue(&self) -> Vec<Value> {
         let items = self.ask(json!({"queue": {}})).await;
-        items.into_iter().map(|it| it["message"].clone()).collect()
+        let queue: Vec<Value> = items.into_iter().map(|it| it["message"].clone()).collect();
+        for message in &queue {
+            for reason in ["why", "why_text"] {
+                let said = message[reason].as_str().unwrap_or_default();
+                assert!(!said.is_empty(), "waits without a reason: {message:#}");
+            }
+        }
+        queue
     }
 
     /// Waits until nothing waits.

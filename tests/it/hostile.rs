@@ -4,9 +4,14 @@
 //! same wrong thing again and again; then all are mended. Nothing may be lost, nothing
 //! reported as failed, and no relay may keep its connection for ever.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::certificates::Authority;
 use crate::client::{Client, message};
@@ -130,8 +135,75 @@ fn from(queue: &[Value], address: &str) -> usize {
     queue.iter().filter(|it| it["from"] == address).count()
 }
 
+/// What stands in every message of these tests.
+const SUBJECT: &str = "subject-that-nobody-logs";
+const BODY: &str = "body-that-nobody-shows";
+/// With what these tests log in.
+const PASSWORD: &str = "password-that-nobody-shows";
+
+/// All that is logged on this thread, every level of it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let only_ours = tracing_subscriber::EnvFilter::new("penstock=trace");
+        let subscriber = tracing_subscriber::registry().with(only_ours).with(layer);
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// Nothing of a message or a login is in the log, nor in what anybody may ask.
+async fn shows_no_secret(penstock: &Harness, queue: &[Value], log: &Log) {
+    let log = log.text();
+    assert!(log.contains("relay paused"), "it is a log");
+    let mut shown = vec![log];
+    let mut questions = vec![json!({"status": {}}), json!({"metrics": {}})];
+    questions.push(json!({"relay-list": {}}));
+    questions.extend(queue.iter().map(|it| json!({"show": {"id": it["id"]}})));
+    for question in questions {
+        shown.push(format!("{:?}", penstock.ask(question).await));
+    }
+    shown.push(format!("{queue:?}"));
+    let login = format!("\0user\0{PASSWORD}");
+    for secret in [
+        BODY.to_owned(),
+        PASSWORD.to_owned(),
+        BASE64.encode(PASSWORD),
+        BASE64.encode(login),
+    ] {
+        for text in &shown {
+            let place = text.find(&secret);
+            let around = place.map(|it| &text[it.saturating_sub(300)..it]);
+            assert_eq!(around, None, "{secret}");
+        }
+    }
+    // What a mailing is called by is its subject: to be shown, never to be logged.
+    assert!(!shown[0].contains(SUBJECT));
+}
+
 async fn submit(client: &mut Client, from: &str, to: &str) {
-    let mail = message(from, to, "hello", "hello");
+    let mail = message(from, to, SUBJECT, BODY);
     client.submit(from, &[to], &mail).await.expect_code(250);
 }
 
@@ -145,6 +217,7 @@ async fn run(cells: Vec<Cell>) {
             cell.from
         );
     }
+    let (log, _logging) = Log::start();
     let penstock = Harness::start(&config, &users).await;
     let mut client = penstock.client().await;
     for cell in &cells {
@@ -177,6 +250,7 @@ async fn run(cells: Vec<Cell>) {
         }
         cell.relay.mend();
     }
+    shows_no_secret(&penstock, &queue, &log).await;
     penstock.until_idle().await;
     // A relay that behaves is used as if nothing had been.
     let mut client = penstock.client().await;
@@ -223,7 +297,7 @@ async fn whatever_a_relay_does_at_any_stage_no_message_is_lost_or_bounced() {
                 from: format!("u{}@cells.test", cells.len()),
                 relay: out.start().await,
                 outcome: expected(stage, *trouble),
-                settings: "login = \"user secret\"".into(),
+                settings: format!("login = \"user {PASSWORD}\""),
             });
         }
     }

@@ -206,13 +206,12 @@ async fn nothing_waits_without_a_reason_that_can_be_shown() {
         .map(|it| (word(it, "state"), word(it, "why")))
         .collect();
     let told: Vec<(&str, &str)> = told.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    // What was put off may be due again by now, and waits for room like the others.
-    let reasons = [
-        ("deferred", "retry"),
-        ("held", "mailing-limit"),
-        ("waiting", "limit"),
-    ];
-    assert!(told == reasons || told == reasons[1..], "{told:?}");
+    // What was put off may be due again by now, and waits like the others.
+    let always = [("held", "mailing-limit"), ("waiting", "limit")];
+    let perhaps = [("deferred", "retry"), ("waiting", "turn")];
+    assert!(always.iter().all(|it| told.contains(it)), "{told:?}");
+    let known = |it: &(&str, &str)| always.contains(it) || perhaps.contains(it);
+    assert!(told.iter().all(known), "{told:?}");
     assert_eq!(penstock.stop().await, Ended::InGoodOrder);
 }
 

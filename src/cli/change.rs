@@ -156,17 +156,28 @@ fn say(context: &mut Context, action: &Action, report: &ChangeReport) -> Outcome
         return Ok(screen.json(report)?);
     }
     let text = match report.messages {
-        0 => nothing(report),
+        0 => nothing(action, report),
         _ => sentence(&screen.look, action, report),
     };
     Ok(screen.line(text)?)
 }
 
-fn nothing(report: &ChangeReport) -> String {
+/// What a message is that needs no change.
+const fn already(action: &Action) -> &'static str {
+    match action {
+        Action::Hold => "held already",
+        Action::Release => "not held",
+        Action::Retry => "due already",
+        Action::Reroute { .. } | Action::Delete | Action::Fail => "already so",
+    }
+}
+
+fn nothing(action: &Action, report: &ChangeReport) -> String {
     let (one, many) = ("message is", "messages are");
     let mut why = Vec::new();
     if report.unchanged > 0 {
-        why.push(format!("{} already so", count(report.unchanged, one, many)));
+        let unchanged = count(report.unchanged, one, many);
+        why.push(format!("{unchanged} {}", already(action)));
     }
     if report.held > 0 {
         why.push(format!(
@@ -180,6 +191,7 @@ fn nothing(report: &ChangeReport) -> String {
             count(report.sending, one, many)
         ));
     }
+    why.extend(paused(report));
     match why.is_empty() {
         true => "no message matches".into(),
         false => format!("nothing done: {}", why.join("; ")),
@@ -233,10 +245,8 @@ fn left(action: &Action, report: &ChangeReport) -> Vec<String> {
         left.push(format!("{sending} being sent and stay as they are"));
     }
     if report.unchanged > 0 {
-        left.push(format!(
-            "{} already so",
-            count(report.unchanged, "more is", "more are")
-        ));
+        let unchanged = count(report.unchanged, "more is", "more are");
+        left.push(format!("{unchanged} {}", already(action)));
     }
     if report.held > 0 {
         let held = match action {
@@ -245,12 +255,14 @@ fn left(action: &Action, report: &ChangeReport) -> Vec<String> {
         };
         left.push(format!("{held} held: penstock release"));
     }
-    for relay in &report.paused {
-        left.push(format!(
-            "relay {relay} is paused: penstock relay resume {relay}"
-        ));
-    }
+    left.extend(paused(report));
     left
+}
+
+/// The relays by which nothing leaves, whatever is done to its mail.
+fn paused(report: &ChangeReport) -> impl Iterator<Item = String> {
+    let relays = report.paused.iter();
+    relays.map(|it| format!("relay {it} is paused: penstock relay resume {it}"))
 }
 
 #[cfg(test)]
@@ -314,24 +326,39 @@ mod tests {
             messages: 0,
             ..report()
         };
-        assert_eq!(nothing(&none), "no message matches");
+        assert_eq!(nothing(&Action::Hold, &none), "no message matches");
         assert_eq!(
-            nothing(&ChangeReport {
-                unchanged: 2,
-                ..none.clone()
-            }),
-            "nothing done: 2 messages are already so"
+            nothing(
+                &Action::Hold,
+                &ChangeReport {
+                    unchanged: 2,
+                    ..none.clone()
+                }
+            ),
+            "nothing done: 2 messages are held already"
         );
         assert_eq!(
-            nothing(&ChangeReport {
-                sending: 1,
-                ..none.clone()
-            }),
+            nothing(
+                &Action::Hold,
+                &ChangeReport {
+                    sending: 1,
+                    ..none.clone()
+                }
+            ),
             "nothing done: 1 message is being sent just now: try again"
         );
         assert_eq!(
-            nothing(&ChangeReport { held: 2, ..none }),
-            "nothing done: 2 messages are held, which penstock release ends"
+            nothing(
+                &Action::Retry,
+                &ChangeReport {
+                    unchanged: 1,
+                    held: 2,
+                    paused: vec!["own".into()],
+                    ..none
+                }
+            ),
+            "nothing done: 1 message is due already; 2 messages are held, which penstock release \
+             ends; relay own is paused: penstock relay resume own"
         );
     }
 
@@ -349,7 +376,7 @@ mod tests {
         };
         assert_eq!(
             sentence(&look, &Action::Retry, &done),
-            "next to be tried: 3 messages of jan@uwdomein.nl, 3.1 MB (4 more are already so; \
+            "next to be tried: 3 messages of jan@uwdomein.nl, 3.1 MB (4 more are due already; \
              1 more is held: penstock release; relay own is paused: penstock relay resume own)"
         );
         let to = Action::Reroute { to: "own".into() };

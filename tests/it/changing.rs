@@ -34,14 +34,14 @@ async fn change(penstock: &Harness, action: Value, ids: &[&str]) -> Value {
 async fn a_retry_tells_what_is_held_and_which_relay_is_paused() {
     let out = FakeRelay::default().start().await;
     let (mut penstock, waits, held) = setting(&out).await;
-    // Both were never tried, so they are due: nothing to do for the one, nothing allowed
-    // for the other.
+    // Never tried, the one is due already, and leaves no sooner for being asked.
     let told = change(&penstock, json!("retry"), &[&waits, &held]).await;
     assert_eq!(
         [&told["messages"], &told["unchanged"], &told["held"]],
         [&json!(0), &json!(1), &json!(1)],
         "{told}"
     );
+    assert_eq!(told["paused"], json!(["out"]), "{told}");
     let told = change(&penstock, json!("release"), &[&waits, &held]).await;
     assert_eq!(
         [&told["messages"], &told["unchanged"], &told["held"]],

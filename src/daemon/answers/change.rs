@@ -42,9 +42,13 @@ impl Answers {
                 if situation.state == MessageState::Sending {
                     tally.changed.sending += 1;
                 } else if change::changed(envelope, &request.action, by, "", now).is_none() {
-                    match held && request.action == Action::Retry {
-                        true => tally.held += 1,
-                        false => tally.changed.unchanged += 1,
+                    match (&request.action, held) {
+                        (Action::Retry, true) => tally.held += 1,
+                        (Action::Retry, false) => {
+                            tally.goes(envelope, &request.action, held);
+                            tally.changed.unchanged += 1;
+                        }
+                        _ => tally.changed.unchanged += 1,
                     }
                 } else {
                     tally.count(envelope);

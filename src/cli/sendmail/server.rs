@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 
 use super::options::Options;
 use super::{Refusal, USAGE};
@@ -30,27 +31,32 @@ impl Server {
     pub fn find(options: &Options) -> Result<Self, Refusal> {
         let said = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
         let path = options.config.clone().or_else(|| said("PENSTOCK_CONFIG"));
+        let path = path.unwrap_or_else(|| CONFIGURATION.to_owned());
         // A configuration that is wrong in other places still tells where the daemon
         // listens, so only that is read.
-        let file = fs::read_to_string(path.as_deref().unwrap_or(CONFIGURATION))
+        let file = fs::read_to_string(&path)
             .ok()
             .and_then(|text| text.parse::<toml::Table>().ok())
             .unwrap_or_default();
         let addresses = match options.server.clone().or_else(|| said("PENSTOCK_SERVER")) {
             Some(server) => resolved(&server)?,
-            None => {
-                let told = match path {
-                    Some(_) => None,
-                    None => submission::read(&submission::usual_path()),
-                };
-                vec![told.or_else(|| listening(&file)).unwrap_or(USUAL)]
-            }
+            None => vec![local(&path, &submission::usual_path(), &file)],
         };
         Ok(Self {
             addresses,
             hostname: hostname(&file),
         })
     }
+}
+
+/// Where a program on this machine hands in mail. Whoever names another configuration
+/// means its daemon; that of the machine says itself where it listens, in the file `told`.
+fn local(configuration: &str, told: &Path, file: &toml::Table) -> SocketAddr {
+    let told = match configuration == CONFIGURATION {
+        true => submission::read(told),
+        false => None,
+    };
+    told.or_else(|| listening(file)).unwrap_or(USUAL)
 }
 
 fn resolved(server: &str) -> Result<Vec<SocketAddr>, Refusal> {
@@ -94,6 +100,22 @@ mod tests {
 
     fn found(text: &str) -> Option<String> {
         listening(&text.parse().unwrap()).map(|it| it.to_string())
+    }
+
+    #[test]
+    fn the_daemon_of_the_machine_says_itself_where_it_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().join("submission");
+        let written = "[[listen]]\naddress = \"127.0.0.1:25\"".parse().unwrap();
+        let local = |path: &str, file: &toml::Table| local(path, &told, file).port();
+        // It does not run, or not so.
+        assert_eq!(local(CONFIGURATION, &toml::Table::new()), 2525);
+        assert_eq!(local(CONFIGURATION, &written), 25);
+        submission::write(&told, Some("127.0.0.1:587".parse().unwrap())).unwrap();
+        assert_eq!(local(CONFIGURATION, &toml::Table::new()), 587);
+        assert_eq!(local(CONFIGURATION, &written), 587);
+        assert_eq!(local("/srv/penstock.toml", &written), 25);
+        assert_eq!(local("/srv/penstock.toml", &toml::Table::new()), 2525);
     }
 
     #[test]

@@ -224,3 +224,56 @@ fn configuration(context: &Context, verb: ConfigVerb) -> Outcome {
         ConfigVerb::Show => Err(Trouble::said(config::show(path, json)?)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a line as a shell takes them, up to a pipe or a redirection.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let (mut word, mut quote, mut begun) = (String::new(), None, false);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (Some(end), it) if it == end => quote = None,
+                (None, '\'' | '"') => (quote, begun) = (Some(letter), true),
+                (None, '|' | '>' | '<') => break,
+                (None, ' ') => {
+                    if std::mem::take(&mut begun) {
+                        words.push(std::mem::take(&mut word));
+                    }
+                }
+                (_, it) => {
+                    word.push(it);
+                    begun = true;
+                }
+            }
+        }
+        if begun {
+            words.push(word);
+        }
+        words
+    }
+
+    #[test]
+    fn every_call_on_the_pages_is_understood_whole() {
+        let mut calls = 0;
+        for page in [
+            include_str!("../../docs/verbs.md"),
+            include_str!("../../docs/cli.md"),
+        ] {
+            for line in page.lines() {
+                let Some(call) = line.strip_prefix("$ penstock ") else {
+                    continue;
+                };
+                let asked = words(&format!("penstock {call}"));
+                if let Err(wrong) = Arguments::command().try_get_matches_from(asked) {
+                    let shown = !wrong.use_stderr();
+                    assert!(shown, "{call}: {wrong}");
+                }
+                calls += 1;
+            }
+        }
+        assert!(calls > 50, "{calls}");
+    }
+}

@@ -139,7 +139,7 @@ impl RelaySettings {
                 unset_key(relay, key)?;
             }
             self.put_plain(relay);
-            self.put_login(relay, password)?;
+            self.put_login(name, relay, password)?;
             self.put_oauth(relay)?;
             self.put_flags(relay);
             put_limits(relay, limits)
@@ -188,7 +188,20 @@ impl RelaySettings {
     }
 
     /// The way in which the login is written stays, unless another one is asked for.
-    fn put_login(&self, relay: &mut dyn TableLike, password: Option<&str>) -> anyhow::Result<()> {
+    fn put_login(
+        &self,
+        name: &str,
+        relay: &mut dyn TableLike,
+        password: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let any_password =
+            self.password || self.password_file.is_some() || self.password_credential.is_some();
+        if any_password && relay.contains_key("oauth") {
+            bail!(
+                "{name} logs in with tokens, which need no password (penstock relay login {name}); \
+                 to change that, give --unset oauth, too"
+            );
+        }
         let written = |relay: &dyn TableLike, key| {
             let value = relay.get(key)?.as_str()?;
             Some(value.to_owned())
@@ -542,6 +555,9 @@ mod tests {
                 .path()
                 .starts_with("/example.nl/")
         );
+        let password = settings(|it| it.password = true);
+        let refused = password.set(&text, "own", None, &[]).unwrap_err();
+        assert!(refused.to_string().contains("--unset oauth"), "{refused}");
         let unset = ["oauth".to_owned(), "username".to_owned()];
         let text = RelaySettings::default()
             .set(&text, "own", None, &unset)

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use serde_json::{Map, Value as Json, json};
 use toml::Value;
 
-use crate::config::{self, Checked, ConfigError, Fact, LimitSource, Problem, Section, WrittenAt};
+use crate::config::{
+    self, Certificates, Checked, ConfigError, Fact, LimitSource, Problem, Section, WrittenAt,
+};
 use crate::mail::count::count;
 use crate::outcome::Rules;
 use crate::outcome::rules::RULES_FILE;
@@ -59,16 +61,25 @@ fn with_certificates(
         return Err(ConfigError { problems });
     }
     for relay in config.relays.values() {
-        let certificates = &relay.certificates;
-        if certificates.ca_file.is_some()
-            && let Err(error) = ClientTls::new(certificates, Trust::Configured)
-        {
-            let key = format!("relays.{}.ca-file", relay.name);
-            let remedy = "put the certificate of the authority there, as PEM".to_owned();
-            checked.warnings.push(Problem {
-                remedy,
-                ..problem(key, error)
-            });
+        let oauth = relay.credentials.as_ref().and_then(|it| it.oauth());
+        let endpoint = Certificates {
+            ca_file: oauth.and_then(|it| it.ca_file.clone()),
+            ..Certificates::default()
+        };
+        for (key, certificates) in [
+            ("ca-file", &relay.certificates),
+            ("oauth.ca-file", &endpoint),
+        ] {
+            if certificates.ca_file.is_some()
+                && let Err(error) = ClientTls::new(certificates, Trust::Configured)
+            {
+                let key = format!("relays.{}.{key}", relay.name);
+                let remedy = "put the certificate of the authority there, as PEM".to_owned();
+                checked.warnings.push(Problem {
+                    remedy,
+                    ..problem(key, error)
+                });
+            }
         }
     }
     Ok(checked)
@@ -190,7 +201,8 @@ fn show_text(path: &Path, sections: &[Section]) -> String {
             if table != below {
                 _ = writeln!(text, "\n[{}.{table}]", section.table);
                 below = table;
-                text.push_str(&who_says_so(&section.facts));
+                let below = section.facts.iter().filter(|it| it.key.starts_with(table));
+                text.push_str(&who_says_so(below));
             }
             text.push_str(&line(key, &fact.value, fact.source.as_ref()));
         }
@@ -199,8 +211,8 @@ fn show_text(path: &Path, sections: &[Section]) -> String {
 }
 
 /// Of the preset that limits start from: where its figures were read, and when.
-fn who_says_so(facts: &[Fact]) -> String {
-    let preset = facts.iter().find_map(|it| match &it.source {
+fn who_says_so<'a>(mut facts: impl Iterator<Item = &'a Fact>) -> String {
+    let preset = facts.find_map(|it| match &it.source {
         Some(LimitSource::Preset {
             preset,
             source,
@@ -364,7 +376,9 @@ mod tests {
     #[test]
     fn certificates_that_the_daemon_could_not_use_are_found() {
         let tls = "[tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n";
-        let roots = "[relays.own]\nserver = \"[x.example]:587\"\nca-file = \"tls.key\"\n";
+        let roots = "[relays.own]\nserver = \"[x.example]:587\"\nca-file = \"tls.key\"\n\
+                     username = \"m\"\n[relays.own.oauth]\nprovider = \"google\"\n\
+                     client-id = \"a\"\nca-file = \"tls.key\"\n";
         let pair = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         let (one, other) = (pair(), pair());
         let (directory, path) = files(&format!("{tls}{roots}"));
@@ -397,15 +411,43 @@ mod tests {
                 }
                 // A key is no certificate of an authority.
                 (None, Ok(checked)) => {
-                    let warned = checked
-                        .warnings
-                        .iter()
-                        .any(|it| it.key == "relays.own.ca-file");
-                    assert!(warned, "{:?}", checked.warnings);
+                    for key in ["relays.own.ca-file", "relays.own.oauth.ca-file"] {
+                        let warned = checked.warnings.iter().any(|it| it.key == key);
+                        assert!(warned, "{key}: {:?}", checked.warnings);
+                    }
                 }
                 (_, other) => panic!("{said:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_login_with_tokens_is_shown_as_it_would_be_written_and_parses_again() {
+        let (_directory, path) = files(
+            "[relays.own]\nserver = \"[a.example]:587\"\nusername = \"m@a.example\"\n\
+             reverse-path = \"from\"\n[relays.own.oauth]\nprovider = \"google\"\n\
+             client-id = \"app\"\nclient-secret = \"verysecret\"\n",
+        );
+        let config = config::inspect(&path).unwrap().config;
+        let mut sections = config.sections();
+        sections.retain(|it| it.table != "user");
+        let text = show_text(&path, &sections);
+        assert!(!text.contains("verysecret"), "{text}");
+        let written: toml::Table = text.parse().unwrap();
+        let own = &written["relays"]["own"];
+        assert_eq!(own["reverse-path"].as_str(), Some("from"));
+        assert_eq!(own["oauth"]["provider"].as_str(), Some("google"));
+        assert_eq!(
+            own["oauth"]["scope"].as_str(),
+            Some("https://mail.google.com/")
+        );
+        assert!(own["limits"]["preset"].as_str().is_some());
+        let again = text.replace("\"***\"", "\"verysecret\"");
+        let again = config::Config::parse(&again, "").unwrap();
+        assert_eq!(
+            again.relays["own"].credentials,
+            config.relays["own"].credentials
+        );
     }
 
     #[test]

@@ -221,9 +221,6 @@ fn relay(relay: &Relay) -> Section {
         }
     }
     section.add("auth", auth_word(relay.auth));
-    if let Some(oauth) = relay.credentials.as_ref().and_then(Credentials::oauth) {
-        add_oauth(&mut section, oauth);
-    }
     let demands: Vec<&str> = relay.servers.iter().map(|it| tls_word(it.tls)).collect();
     match demands.first() {
         Some(first) if demands.iter().all(|it| it == first) => {
@@ -255,6 +252,9 @@ fn relay(relay: &Relay) -> Section {
         section.add_list("outbound-ips", &relay.outbound_ips);
     }
     section.add("verify", relay.verify);
+    if let Some(oauth) = relay.credentials.as_ref().and_then(Credentials::oauth) {
+        add_oauth(&mut section, oauth);
+    }
     section.add("limits.preset", relay.limits.preset.name());
     for (key, value) in relay.limits.entries() {
         let value = match value.parse::<i64>() {

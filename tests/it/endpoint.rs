@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 use crate::certificates::Pair;
 
+/// Instead of a status: nothing is answered, or an answer without end.
+pub const SILENCE: u16 = 0;
+pub const ENDLESS: u16 = 1;
+
 /// One form that it was sent.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -291,6 +295,16 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, book: &Mutex<Boo
         book.asked.push(asked);
         answer
     };
+    match status {
+        SILENCE => return std::future::pending().await,
+        ENDLESS => {
+            let head = "HTTP/1.1 200 X\r\nConnection: close\r\n\r\n[";
+            stream.write_all(head.as_bytes()).await.ok();
+            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+            return;
+        }
+        _ => {}
+    }
     let text = match answer {
         Value::String(text) => text,
         json => json.to_string(),

@@ -34,5 +34,6 @@ mod permission;
 mod refusals;
 mod release;
 mod rude;
+mod tokens;
 mod tools;
 mod verifying;

@@ -1,27 +1,25 @@
-//! Relays that take tokens instead of a password: logging in, renewing, and what happens
-//! when no token is to be had.
+//! Relays that take tokens instead of a password: how somebody logs in for one.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::certificates::Authority;
 use crate::endpoint::Endpoint;
 use crate::harness::{Harness, relay};
 use crate::relay::{FakeRelay, Relay, Tls};
 
 /// Virtual or real, nobody waits longer.
-const LONG: Duration = Duration::from_secs(3600);
-const MAILBOX: &str = "username = \"mailer@example.nl\"";
+pub const LONG: Duration = Duration::from_secs(3600);
+pub const MAILBOX: &str = "username = \"mailer@example.nl\"";
 
 /// A relay that takes the tokens of this endpoint only.
-async fn taking_tokens_of(endpoint: &Endpoint) -> Relay {
+pub async fn taking_tokens_of(endpoint: &Endpoint) -> Relay {
     let relay = FakeRelay::default().tls(Tls::Off).tokens(endpoint.judge());
     relay.start().await
 }
 
 /// One relay `out` for everybody.
-fn config(out: &Relay, endpoint: &Endpoint, oauth: &str) -> String {
+pub fn config(out: &Relay, endpoint: &Endpoint, oauth: &str) -> String {
     let device = format!("device-url = \"http://{}/device\"\n{oauth}", endpoint.addr);
     let table = endpoint.table("out", &device);
     format!(
@@ -30,22 +28,22 @@ fn config(out: &Relay, endpoint: &Endpoint, oauth: &str) -> String {
     )
 }
 
-fn words(value: &Value) -> String {
+pub fn words(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
 impl Harness {
-    async fn login(&self, relay: &str) -> Vec<Value> {
+    pub async fn login(&self, relay: &str) -> Vec<Value> {
         self.ask(json!({"relay-login": {"relay": relay}})).await
     }
 
-    async fn bring(&self, relay: &str, token: &str) -> Result<Vec<Value>, Value> {
+    pub async fn bring(&self, relay: &str, token: &str) -> Result<Vec<Value>, Value> {
         let request = json!({"relay-login": {"relay": relay, "refresh_token": token}});
         self.try_ask(&request).await
     }
 
     /// Waits until the relay is paused, and says why.
-    async fn until_paused(&self, relay: &str) -> Value {
+    pub async fn until_paused(&self, relay: &str) -> Value {
         for _ in 0..10_000 {
             let status = self.relay(relay).await;
             if status["state"] == "paused" {
@@ -57,7 +55,7 @@ impl Harness {
     }
 
     /// Everything that is told of relays and mail.
-    async fn all_that_is_told(&self) -> String {
+    pub async fn all_that_is_told(&self) -> String {
         let mut told = String::new();
         for request in [
             json!({"status": {}}),
@@ -79,7 +77,7 @@ impl Harness {
     }
 }
 
-fn assert_no_secret(endpoint: &Endpoint, told: &str) {
+pub fn assert_no_secret(endpoint: &Endpoint, told: &str) {
     assert!(!told.is_empty());
     for secret in endpoint.secrets() {
         assert!(!told.contains(&secret), "{secret} in {told}");
@@ -143,222 +141,6 @@ async fn mail_waits_until_somebody_logs_in_and_leaves_at_once_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_token_serves_until_it_is_old_and_is_renewed_before_it_ends() {
-    let endpoint = Endpoint::start().await;
-    let out = taking_tokens_of(&endpoint).await;
-    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
-    penstock.login("out").await;
-    let first = endpoint.asked().len();
-    let mut asked = Vec::new();
-    for minutes in [0, 30, 20, 30] {
-        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
-        penstock
-            .submit("jan@example.nl", &["bob@example.org"], "hello")
-            .await
-            .expect_code(250);
-        penstock.until_idle().await;
-        asked.push(endpoint.asked().len() - first);
-    }
-    // An hour's token is renewed after 48 minutes.
-    assert_eq!(asked, [0, 0, 1, 1]);
-    assert!(out.logins().iter().all(|it| it.accepted));
-    assert_eq!(
-        endpoint.asked().last().unwrap().field("scope"),
-        "mail offline"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_token_that_is_good_once_survives_every_restart() {
-    let endpoint = Endpoint::start().await;
-    endpoint.manners(|it| it.rotates = true);
-    let out = taking_tokens_of(&endpoint).await;
-    let mut penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
-    penstock.login("out").await;
-    for round in 1..=3 {
-        penstock.stop().await;
-        penstock.run().await;
-        penstock
-            .submit("jan@example.nl", &["bob@example.org"], "hello")
-            .await
-            .expect_code(250);
-        penstock.until_idle().await;
-        let used = endpoint.asked_for("refresh_token");
-        assert_eq!(used.len(), round);
-        assert_eq!(out.accepted().len(), round);
-    }
-    use std::os::unix::fs::PermissionsExt;
-    let file = penstock.path("state/tokens/out.token");
-    let mode = std::fs::metadata(file).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_login_pauses_the_relay_with_the_providers_words_and_a_new_one_heals_it() {
-    let endpoint = Endpoint::start().await;
-    let out = taking_tokens_of(&endpoint).await;
-    let mut penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
-    penstock.login("out").await;
-    endpoint.revoke_all();
-    penstock.stop().await;
-    penstock.run().await;
-    penstock
-        .submit("jan@example.nl", &["bob@example.org"], "hello")
-        .await
-        .expect_code(250);
-    let paused = penstock.until_paused("out").await;
-    let reason = words(&paused["reason"]);
-    assert!(
-        reason.contains("invalid_grant: AADSTS700082: The refresh token *** has expired."),
-        "{reason}"
-    );
-    assert!(words(&paused["remedy"]).contains("penstock relay login out"));
-    let told = penstock.all_that_is_told().await;
-    assert!(told.contains("AADSTS700082") && told.contains("no access token"));
-    assert_no_secret(&endpoint, &told);
-    // For days it waits, and neither bounces nor expires.
-    tokio::time::sleep(Duration::from_secs(6 * 86_400)).await;
-    assert_eq!(
-        penstock.queue().await.len(),
-        2,
-        "the mail and the warning of its delay"
-    );
-
-    penstock.login("out").await;
-    penstock.until_idle().await;
-    assert!(out.accepted().iter().any(|it| it.text().contains("hello")));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_out_of_reach_or_order_costs_delay_and_nobodys_work() {
-    let endpoint = Endpoint::start().await;
-    let out = taking_tokens_of(&endpoint).await;
-    let config = config(&out, &endpoint, "");
-    let at = endpoint.addr;
-    let token = endpoint.refresh_token("mailer@example.nl");
-    let mut penstock = Harness::start(&config, "").await;
-    penstock.bring("out", &token).await.unwrap();
-    penstock.stop().await;
-    for (status, body) in [
-        (503, "<html>busy</html>"),
-        (500, r#"{"error":"server_error"}"#),
-        (429, r#"{"error":"invalid_grant"}"#),
-        (302, ""),
-        (200, "hello"),
-    ] {
-        endpoint.manners(|it| it.trouble = Some((status, body.to_owned())));
-        penstock.run().await;
-        penstock
-            .submit("jan@example.nl", &["bob@example.org"], "hello")
-            .await
-            .expect_code(250);
-        let paused = penstock.until_paused("out").await;
-        let reason = words(&paused["reason"]);
-        assert!(
-            reason.contains(&format!("status {status}")) || status == 200,
-            "{reason}"
-        );
-        assert!(
-            paused["next_probe"].is_string(),
-            "it is tried again by itself"
-        );
-        endpoint.manners(|it| it.trouble = None);
-        penstock.until_idle().await;
-        penstock.stop().await;
-    }
-    drop(endpoint);
-    penstock.run().await;
-    penstock
-        .submit("jan@example.nl", &["bob@example.org"], "hello")
-        .await
-        .expect_code(250);
-    let paused = penstock.until_paused("out").await;
-    assert!(
-        words(&paused["reason"]).contains("connection refused"),
-        "{paused}"
-    );
-    let again = Endpoint::start_at(at, None).await;
-    // The new one knows nothing of the login: a definite no, in its words.
-    while !words(&penstock.relay("out").await["reason"]).contains("invalid_grant") {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-    }
-    assert_eq!(out.accepted().len(), 5);
-    drop(again);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_once_and_the_servers_reason_is_told() {
-    let endpoint = Endpoint::start().await;
-    let out = taking_tokens_of(&endpoint).await;
-    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
-    penstock.login("out").await;
-    // Revoked before its time: the next one is good.
-    endpoint.distrust_all();
-    penstock
-        .submit("jan@example.nl", &["bob@example.org"], "hello")
-        .await
-        .expect_code(250);
-    penstock.until_idle().await;
-    let logins = out.logins();
-    let tried: Vec<bool> = logins.iter().map(|it| it.accepted).collect();
-    assert_eq!(tried, [true, false, true]);
-    assert_ne!(logins[1].password, logins[2].password);
-
-    // Not this mailbox's: two tries, and no third.
-    endpoint.manners(|it| it.person = "somebody@example.nl".into());
-    let said = penstock.login("out").await;
-    let verdict = &said[2]["relay-test"];
-    assert_eq!(verdict["ok"], false);
-    let text = words(&verdict["text"]);
-    assert!(text.contains("535 Authentication unsuccessful"), "{text}");
-    assert!(
-        text.contains("(Penstock: the server refuses the access token: status 401, schemes Bearer, scope mail)"),
-        "{text}"
-    );
-    assert!(words(&verdict["remedy"]).contains("username"), "{verdict}");
-    assert_eq!(out.logins().len(), 5);
-    assert_no_secret(&endpoint, &format!("{said:?}"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_mailboxes_on_one_host_are_never_mixed() {
-    let endpoint = Endpoint::start().await;
-    let out = taking_tokens_of(&endpoint).await;
-    let mut config = String::new();
-    for name in ["ann", "bob"] {
-        let mailbox = format!("username = \"{name}@example.nl\"");
-        config += &relay(name, &out, &mailbox);
-        config += &endpoint.table(name, "");
-    }
-    let users = "[[user]]\naddress = \"ann@example.nl\"\nrelay = \"ann\"\n\
-                 [[user]]\naddress = \"bob@example.nl\"\nrelay = \"bob\"\n";
-    let mut penstock = Harness::start(&config, users).await;
-    for name in ["ann", "bob"] {
-        let token = endpoint.refresh_token(&format!("{name}@example.nl"));
-        penstock.bring(name, &token).await.unwrap();
-    }
-    penstock.stop().await;
-    penstock.run().await;
-    for round in 0..10 {
-        let from = if round % 3 == 0 {
-            "ann@example.nl"
-        } else {
-            "bob@example.nl"
-        };
-        penstock
-            .submit(from, &["x@example.org"], &format!("{round}"))
-            .await
-            .expect_code(250);
-    }
-    penstock.until_idle().await;
-    let sent = out.accepted();
-    assert_eq!(sent.len(), 10);
-    for it in sent {
-        assert_eq!(it.login.as_deref(), Some(it.reverse_path()));
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_login_is_for_the_account_it_was_made_for_and_goes_with_its_relay() {
     let endpoint = Endpoint::start().await;
     let out = taking_tokens_of(&endpoint).await;
@@ -392,55 +174,6 @@ async fn a_login_is_for_the_account_it_was_made_for_and_goes_with_its_relay() {
     while file.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_application_logs_in_by_itself_until_its_secret_expires() {
-    let endpoint = Endpoint::start().await;
-    endpoint.manners(|it| it.client_secret = Some("app-s3cr3t".into()));
-    let out = taking_tokens_of(&endpoint).await;
-    let table = endpoint.table(
-        "out",
-        "grant = \"client-credentials\"\nclient-secret = \"app-s3cr3t\"",
-    );
-    let config = format!(
-        "default-relay = \"out\"\n{}{table}",
-        relay("out", &out, MAILBOX)
-    );
-    let penstock = Harness::start(&config, "").await;
-    penstock
-        .submit("jan@example.nl", &["bob@example.org"], "hello")
-        .await
-        .expect_code(250);
-    penstock.until_idle().await;
-    assert_eq!(
-        out.accepted()[0].login.as_deref(),
-        Some("mailer@example.nl")
-    );
-    let asked = endpoint.asked();
-    assert_eq!(asked[0].field("grant_type"), "client_credentials");
-    assert_eq!(asked[0].field("refresh_token"), "");
-    let refused = penstock
-        .try_ask(&json!({"relay-login": {"relay": "out"}}))
-        .await
-        .unwrap_err();
-    assert!(
-        words(&refused["message"]).contains("penstock relay test out"),
-        "{refused}"
-    );
-
-    endpoint.manners(|it| it.client_secret = Some("another".into()));
-    tokio::time::sleep(LONG).await;
-    penstock
-        .submit("jan@example.nl", &["bob@example.org"], "again")
-        .await
-        .expect_code(250);
-    let paused = penstock.until_paused("out").await;
-    assert!(
-        words(&paused["remedy"]).contains("client secret has expired"),
-        "{paused}"
-    );
-    assert_no_secret(&endpoint, &penstock.all_that_is_told().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -505,118 +238,6 @@ async fn whoever_declines_or_is_late_is_told_so_and_nothing_is_kept() {
     assert_eq!(
         penstock.try_ask(&other).await.unwrap_err()["kind"],
         "not-found"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn tokens_are_asked_for_under_tls_of_whom_the_certificate_proves() {
-    let authority = Authority::new();
-    let stranger = Authority::new();
-    let local = || std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    for (signer, good) in [(&authority, true), (&stranger, false)] {
-        let pair = signer.sign(&["127.0.0.1"]);
-        let endpoint = Endpoint::start_at(local(), Some(pair)).await;
-        let out = taking_tokens_of(&endpoint).await;
-        let token = endpoint.refresh_token("mailer@example.nl");
-        let folder = tempfile::tempdir().unwrap();
-        let roots = folder.path().join("roots.pem");
-        authority.write(&roots);
-        let config = config(
-            &out,
-            &endpoint,
-            &format!("ca-file = \"{}\"", roots.display()),
-        );
-        let config = config.replace("http://", "https://");
-        let penstock = Harness::start(&config, "").await;
-        let brought = penstock.bring("out", &token).await;
-        assert_eq!(brought.is_ok(), good, "{brought:?}");
-        if let Err(refused) = brought {
-            assert_eq!(refused["kind"], "try-again");
-            assert!(words(&refused["message"]).contains("no TLS"), "{refused}");
-            assert!(endpoint.asked().is_empty());
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn however_many_connections_want_a_token_it_is_asked_for_once() {
-    let endpoint = Endpoint::start().await;
-    endpoint.manners(|it| it.rotates = true);
-    let out = taking_tokens_of(&endpoint).await;
-    let config = config(&out, &endpoint, "");
-    let config = config.replace(
-        MAILBOX,
-        &format!("{MAILBOX}\nlimits = {{ connections = 8 }}"),
-    );
-    let mut penstock = Harness::start(&config, "").await;
-    penstock.login("out").await;
-    penstock.ask(json!({"relay-pause": {"relay": "out"}})).await;
-    for number in 0..24 {
-        penstock
-            .submit("jan@example.nl", &["bob@example.org"], &format!("{number}"))
-            .await
-            .expect_code(250);
-    }
-    penstock.stop().await;
-    penstock.run().await;
-    penstock
-        .ask(json!({"relay-resume": {"relay": "out"}}))
-        .await;
-    penstock.until_idle().await;
-    assert_eq!(out.accepted().len(), 24);
-    assert!(
-        out.most_connections() > 1,
-        "several connections were logged in"
-    );
-    assert_eq!(endpoint.asked_for("refresh_token").len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_login_that_cannot_be_written_down_is_not_lost_with_the_token_that_it_replaced() {
-    let endpoint = Endpoint::start().await;
-    endpoint.manners(|it| it.rotates = true);
-    let out = taking_tokens_of(&endpoint).await;
-    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
-    penstock.login("out").await;
-    // Nothing can be made where a directory is.
-    let obstacle = penstock.path("state/tokens/out.new");
-    std::fs::create_dir(&obstacle).unwrap();
-    tokio::time::sleep(LONG).await;
-    penstock
-        .submit("jan@example.nl", &["bob@example.org"], "hello")
-        .await
-        .expect_code(250);
-    let paused = penstock.until_paused("out").await;
-    assert!(
-        words(&paused["reason"]).contains("cannot keep the login"),
-        "{paused}"
-    );
-    assert!(out.accepted().is_empty(), "used before it was on the disk");
-    std::fs::remove_dir(&obstacle).unwrap();
-    penstock.until_idle().await;
-    assert_eq!(out.accepted().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_login_that_rests_is_used_now_and_then_and_its_end_is_announced() {
-    let endpoint = Endpoint::start().await;
-    endpoint.manners(|it| it.refresh_life = Some(16 * 86_400));
-    let out = taking_tokens_of(&endpoint).await;
-    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
-    penstock.login("out").await;
-    assert_eq!(penstock.relay("out").await["oauth"]["trouble"], Value::Null);
-    tokio::time::sleep(Duration::from_secs(8 * 86_400)).await;
-    assert_eq!(endpoint.asked_for("refresh_token").len(), 1);
-    let status = penstock.relay("out").await;
-    assert!(
-        words(&status["oauth"]["trouble"]).contains("the login ends on 2026-12-07"),
-        "{status}"
-    );
-    assert_eq!(status["state"], "active");
-    let problems = penstock.status().await["problems"].to_string();
-    assert!(
-        problems.contains("relay out: the login ends on"),
-        "{problems}"
     );
 }
 

@@ -1,5 +1,6 @@
 //! One group after the other: written, synced, answered, followed by the index.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -9,7 +10,7 @@ use tokio::sync::oneshot;
 use super::super::error::SpoolError;
 use super::super::head::Head;
 use super::super::index::{Consequences, IndexError};
-use super::super::record::{Kind, Position, Record};
+use super::super::record::{Position, Record};
 use super::write::{Reply, Urgency, Write, answer_all, keep_files};
 use super::{Engine, Log, lock};
 
@@ -42,6 +43,13 @@ impl Engine {
             self.lead();
         }
         answer.recv().unwrap_or(Err(SpoolError::Closed))
+    }
+
+    /// How many writes wait for the next group; none: nobody is the committer.
+    #[cfg(test)]
+    pub fn queued(&self) -> Option<usize> {
+        let queue = lock(&self.queue);
+        queue.led.then_some(queue.waiting.len())
     }
 
     /// Leaves something in the queue; whether the caller has to be the committer.
@@ -89,10 +97,8 @@ impl Engine {
         if let Some(error) = ended {
             return answer_all(group, &error);
         }
-        if let Some(touched) = &log.touched {
-            for write in group.iter_mut().filter(|it| it.urgency == Urgency::Move) {
-                write.frames.retain(|it| !touched.contains(&it.1.subject()));
-            }
+        if let Some(touched) = &mut log.touched {
+            leave_out_stale_moves(touched, group);
         }
         if let Err(error) = self.turn_over(&mut log) {
             return self.refuse(group, &error);
@@ -102,11 +108,6 @@ impl Engine {
         };
         for record in group.iter().flat_map(|it| &it.frames).map(|it| &it.1) {
             log.known.follow(record, None);
-            if let (Some(touched), Record::Messages(it)) = (&mut log.touched, record)
-                && it.kind != Kind::Moved
-            {
-                touched.extend(it.items.iter().map(|it| it.envelope.id.number()));
-            }
         }
         let groups = self.groups.fetch_add(1, Ordering::Release) + 1;
         for write in group.iter_mut() {
@@ -247,6 +248,23 @@ impl Engine {
         if let Err(error) = followed {
             drop(index);
             self.index_failed(log, &error);
+        }
+    }
+}
+
+/// Takes back the moves of messages that somebody else wrote to since they were read, be it
+/// in front of the move in this very group: such a move would bring back a message that
+/// is finished, or undo a hold. What is left out is moved by another pass.
+fn leave_out_stale_moves(touched: &mut HashSet<u64>, group: &mut [Write]) {
+    for write in group {
+        if write.urgency == Urgency::Move {
+            write.frames.retain(|it| !touched.contains(&it.1.subject()));
+            continue;
+        }
+        for (_, record) in &write.frames {
+            if let Record::Messages(it) = record {
+                touched.extend(it.items.iter().map(|it| it.envelope.id.number()));
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Promises of the spool as a whole, on real files.
 
+mod compaction;
 mod crash;
 mod damage;
 mod faults;

@@ -1,0 +1,154 @@
+//! Giving disk space back while messages settle, change and come.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::super::frame::Frame;
+use super::super::record::{ContentAt, Item, Messages};
+use super::*;
+
+/// Waits for a condition that the spool reaches by itself.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..3_000 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// Waits until the log is as short as it is kept.
+async fn until_short(spool: &Spool) {
+    until("the log is short", async || {
+        let status = spool.status().await;
+        status.log_bytes <= 2 * status.live_bytes + 4 * (16 << 10)
+    })
+    .await;
+}
+
+/// A message as a compaction rewrites it that has just read this envelope.
+fn moved(envelope: &Envelope, octets: &[u8]) -> Write {
+    let record = Record::Messages(Messages {
+        kind: Kind::Moved,
+        at: envelope.accepted,
+        by: String::new(),
+        released: None,
+        items: vec![Item {
+            envelope: envelope.clone(),
+            content: Some(ContentAt {
+                file: None,
+                offset: 0,
+                length: octets.len() as u64,
+                checksum: crc32c::crc32c(octets),
+            }),
+        }],
+    });
+    let frame = Frame::new(&record, &[octets]);
+    Write::of(Urgency::Move, vec![(frame, record)], Vec::new())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_settles_while_it_is_moved_does_not_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let leaving = spool.accept("ann@example.org", 100).await;
+    let kept = spool.accept("ann@example.org", 100).await;
+    spool.until_complete().await.unwrap();
+    let engine = spool.0.clone();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| {
+        // A compaction has read both as waiting.
+        let mut log = engine.log();
+        log.touched = Some(HashSet::new());
+        // A group of its own, taken already, so that the next writes share theirs.
+        let first = spool.clone();
+        let first = runtime.spawn(async move { first.note("a", "b", None).await });
+        let wait = |queued| {
+            while engine.queued() != Some(queued) {
+                std::thread::yield_now();
+            }
+        };
+        wait(0);
+        let (settling, gone) = (spool.clone(), leaving.clone());
+        let settling = runtime.spawn(async move { settling.finish(&gone, 1).await });
+        wait(1);
+        let hold = Change {
+            envelope: held(kept.clone(), HoldReason::Administrator),
+            by: "jan".into(),
+            reports: Vec::new(),
+        };
+        let holding = spool.clone();
+        let holding = runtime.spawn(async move { holding.change(vec![hold]).await });
+        wait(2);
+        let mut moves = Vec::new();
+        for envelope in [&leaving, &kept] {
+            let (engine, write) = (engine.clone(), moved(envelope, b"content"));
+            moves.push(runtime.spawn_blocking(move || engine.write_blocking(write)));
+            wait(2 + moves.len());
+        }
+        drop(log);
+        runtime.block_on(async {
+            first.await.unwrap().unwrap();
+            settling.await.unwrap();
+            holding.await.unwrap().unwrap();
+            for write in moves {
+                write.await.unwrap().unwrap();
+            }
+        });
+    });
+    let kept = held(kept, HoldReason::Administrator);
+    assert_eq!(spool.all().await, [kept.clone()]);
+    let copied = tempfile::tempdir().unwrap();
+    copy_log(directory.path(), copied.path());
+    assert_eq!(open(copied.path()).0.all().await, [kept]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_settles_is_held_or_deleted_under_compaction_stays_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = SpoolOptions {
+        segment_bytes: 4 << 10,
+        ..options(directory.path())
+    };
+    let (spool, _) = Spool::open(small, Clock::system()).unwrap();
+    let clients = (0..8).map(|client| {
+        let spool = spool.clone();
+        tokio::spawn(async move {
+            let mut left = Vec::new();
+            for number in 0..100 {
+                let length = if number % 10 == 0 { 9_000 } else { 400 };
+                let one = spool.accept("ann@example.org", length).await;
+                if number % 4 > 0 {
+                    spool.finish(&one, client * 1_000 + number).await;
+                    continue;
+                }
+                let change = |envelope| Change {
+                    envelope,
+                    by: "jan".into(),
+                    reports: Vec::new(),
+                };
+                let kept = held(one, HoldReason::Administrator);
+                spool.change(vec![change(kept.clone())]).await.unwrap();
+                left.push(kept);
+                // Later, when its first segment is the oldest.
+                if left.len() > 6 {
+                    let gone = delivered(left.remove(0));
+                    spool.change(vec![change(gone)]).await.unwrap();
+                }
+            }
+            left
+        })
+    });
+    let mut left = Vec::new();
+    for client in clients.collect::<Vec<_>>() {
+        left.extend(client.await.unwrap());
+    }
+    left.sort_by_key(|it| it.id);
+    until_short(&spool).await;
+    assert!(spool.0.library.segments(0)[0].0.number > 20, "it compacted");
+    assert_eq!(spool.all().await, left);
+    let copied = tempfile::tempdir().unwrap();
+    copy_log(directory.path(), copied.path());
+    assert_eq!(open(copied.path()).0.all().await, left);
+}

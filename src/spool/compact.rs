@@ -90,8 +90,9 @@ impl Engine {
                 // After a kill the index must not name a position in a segment that is gone.
                 index.flush().map_err(super::rebuild::index_error)?;
             }
-            self.library.remove(name.number);
+            // When it cannot be removed it stays the oldest: the next one must not go before it.
             self.store.remove_segment(name)?;
+            self.library.remove(name.number);
             tracing::debug!(segment = name.number, "removed the oldest segment");
         }
         Ok(())

@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::super::durable::Step;
 use super::super::frame::Frame;
 use super::super::record::{ContentAt, Item, Messages};
 use super::*;
+
+const EIO: i32 = 5;
 
 /// Waits for a condition that the spool reaches by itself.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -151,4 +154,22 @@ async fn what_settles_is_held_or_deleted_under_compaction_stays_so() {
     let copied = tempfile::tempdir().unwrap();
     copy_log(directory.path(), copied.path());
     assert_eq!(open(copied.path()).0.all().await, left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_removed_keeps_what_buries_its_messages() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let stays = spool.accept("ann@example.org", 500).await;
+    let first = last_segment(directory.path());
+    spool.0.store.faults.fail(Step::Remove, 0, 3, EIO);
+    for number in 0..200 {
+        let passes = spool.accept("ann@example.org", 1_000).await;
+        spool.finish(&passes, number).await;
+    }
+    until_short(&spool).await;
+    assert!(!first.exists(), "it went when it could");
+    let copied = tempfile::tempdir().unwrap();
+    copy_log(directory.path(), copied.path());
+    assert_eq!(open(copied.path()).0.all().await, [stays]);
 }

@@ -7,29 +7,33 @@
 //! messages are written again at the head, in their present state, and synced; then the
 //! history is synced, which may lack what the segment still says; then the segment is
 //! removed. A message that somebody else writes to in between is left for another pass.
+//! Of what is damaged a durable copy is kept first; what the system does not read now ends
+//! the pass, and the segment stays.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::mail::{HoldReason, QueueId};
 
 use super::durable::SegmentName;
-use super::engine::{Engine, Log, Urgency, Write};
+use super::engine::{Engine, Log, Urgency, Write, lock};
 use super::error::SpoolError;
 use super::frame::Frame;
 use super::index::{Entry, Wanted};
-use super::record::{ContentAt, Item, Kind, Messages, Position, Record};
-use super::recover::{copy, decode};
-use super::scan::{Found, Scan};
+use super::library::ReadError;
+use super::record::{ContentAt, Item, Kind, Messages, Record};
+use super::recover::decode;
+use super::scan::{Found, Scan, read_up_to};
 
 /// When the disk is short of room, less than this is not worth a new segment.
 const WORTH_BYTES: u64 = 256 << 10;
 /// Octets that are moved in one step.
 const STEP_BYTES: u64 = 1 << 20;
+/// After one that failed.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Passes over one segment before giving up until next time: each leaves only what
 /// was written to meanwhile.
 const PASSES: usize = 20;
@@ -42,6 +46,7 @@ impl Engine {
             self.runtime.spawn_blocking(move || {
                 if let Err(error) = engine.compact() {
                     tracing::warn!(%error, "cannot compact the log");
+                    *lock(&engine.compact_again) = engine.clock.uptime() + PATIENCE;
                     if error.is_fatal() {
                         engine.die(error);
                     }
@@ -55,6 +60,9 @@ impl Engine {
         let Some(index) = self.index().filter(|_| log.live && !log.closed) else {
             return false;
         };
+        if self.clock.uptime() < *lock(&self.compact_again) {
+            return false;
+        }
         let length = self.library.finished_bytes() + log.head.position().offset;
         let needed = 2 * index.live_bytes();
         length > needed + 2 * self.options.segment_bytes
@@ -162,7 +170,7 @@ impl Engine {
     ) -> Result<(Vec<u64>, bool), SpoolError> {
         let mut ids = Vec::new();
         let mut bytes = 0;
-        while let Some(found) = scan.next() {
+        while let Some(found) = scan.next()? {
             let (offset, header, words) = match found {
                 Found::Frame {
                     offset,
@@ -171,7 +179,7 @@ impl Engine {
                 } => (offset, header, words),
                 Found::Bad { offset, length, .. } => {
                     *damaged = true;
-                    self.keep_copy(scan, offset, length);
+                    self.damaged(scan, offset, length)?;
                     continue;
                 }
             };
@@ -190,7 +198,7 @@ impl Engine {
                 Some(_) => {}
                 None => {
                     *damaged = true;
-                    self.keep_copy(scan, offset, header.frame_bytes());
+                    self.damaged(scan, offset, header.frame_bytes())?;
                 }
             }
             if bytes >= STEP_BYTES {
@@ -198,14 +206,6 @@ impl Engine {
             }
         }
         Ok((ids, true))
-    }
-
-    fn keep_copy(&self, scan: &Scan, offset: u64, length: u64) {
-        let at = Position {
-            segment: scan.name.number,
-            offset,
-        };
-        self.damaged(scan.name, at, &copy(scan, offset, length));
     }
 
     /// Every message that has its words or its content in a segment.
@@ -244,18 +244,23 @@ impl Engine {
             Ok(Some(envelope)) => envelope,
             Ok(None) => return Ok(None),
             Err(SpoolError::Damaged { .. }) => {
-                // Nothing of its words can be read; the copy in corrupt/ is all there is.
+                // Nothing of its words can be read; the copies in corrupt/ are all there is.
                 tracing::error!(queue_id = %id, "lost: its record is damaged, see corrupt/");
+                if let Some(name) = entry.large {
+                    self.store.keep_large(&format!("{name:016x}"))?;
+                }
                 index.forget(id).map_err(super::rebuild::index_error)?;
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        let (at, octets) = self.raw_content(id, &entry);
+        let (at, octets) = self.raw_content(id, &entry)?;
         let mut envelope = envelope;
         let damaged = at.file.is_none() && crc32c::crc32c(&octets) != at.checksum;
+        if damaged {
+            self.keep_damaged(&entry)?;
+        }
         if damaged && !entry.is_held_for(HoldReason::Damaged) {
-            self.keep_damaged(&entry);
             envelope.state = self.damaged_state("its content is damaged");
         }
         let record = Record::Messages(Messages {
@@ -273,23 +278,30 @@ impl Engine {
 
     /// A content as it is stored, right or wrong: a wrong one keeps its old checksum, so
     /// that it stays known as damaged.
-    fn raw_content(&self, id: QueueId, entry: &Entry) -> (ContentAt, Vec<u8>) {
-        let found = self.library.item(id, entry.content).ok();
-        let found = found.and_then(|(item, contents, file)| Some((item.content?, contents, file)));
-        let Some((at, contents, file)) = found else {
-            let lost = ContentAt {
-                file: None,
-                offset: 0,
-                length: 0,
-                checksum: u32::MAX,
-            };
-            return (lost, Vec::new());
+    fn raw_content(&self, id: QueueId, entry: &Entry) -> Result<(ContentAt, Vec<u8>), SpoolError> {
+        let lost = ContentAt {
+            file: None,
+            offset: 0,
+            length: 0,
+            checksum: u32::MAX,
+        };
+        let (item, contents, file) = match self.library.item(id, entry.content) {
+            Ok(found) => found,
+            Err(ReadError::Spool(error)) => return Err(error),
+            Err(ReadError::Bad) => return Ok((lost, Vec::new())),
+        };
+        let Some(at) = item.content else {
+            return Ok((lost, Vec::new()));
         };
         if at.file.is_some() {
-            return (at, Vec::new());
+            return Ok((at, Vec::new()));
         }
-        let octets = read_raw(&file, contents + u64::from(at.offset), at.length);
-        (ContentAt { offset: 0, ..at }, octets)
+        let length = usize::try_from(at.length).unwrap_or(0);
+        let mut octets = read_up_to(&file, contents + u64::from(at.offset), length)
+            .map_err(|it| SpoolError::unreadable(&self.library.path(entry.content), it))?;
+        // Where the file ends too early the checksum tells.
+        octets.resize(length, 0);
+        Ok((ContentAt { offset: 0, ..at }, octets))
     }
 }
 
@@ -297,12 +309,4 @@ enum Pass {
     Nothing,
     Moved,
     Stopped,
-}
-
-/// What can be read; zeros elsewhere.
-fn read_raw(file: &File, offset: u64, length: u64) -> Vec<u8> {
-    let mut octets = vec![0; usize::try_from(length).unwrap_or(0)];
-    // A partial read leaves zeros, and the checksum tells.
-    let _ = file.read_exact_at(&mut octets, offset);
-    octets
 }

@@ -4,7 +4,9 @@
 //! clients together; beyond either limit it goes to a file of its own at once.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -358,7 +360,7 @@ pub struct ContentReader {
 #[derive(Debug, Clone)]
 enum Source {
     Memory(Arc<[u8]>),
-    File(Arc<File>),
+    File(Arc<File>, PathBuf),
 }
 
 impl ContentReader {
@@ -375,11 +377,11 @@ impl ContentReader {
     }
 
     /// Over a file, verified while it is read.
-    pub(super) fn file(id: QueueId, file: File, length: u64, checksum: u32) -> Self {
+    pub(super) fn file(id: QueueId, file: File, path: PathBuf, length: u64, checksum: u32) -> Self {
         Self {
             id,
             length,
-            source: Source::File(Arc::new(file)),
+            source: Source::File(Arc::new(file), path),
             checksum,
             offset: 0,
             sum: 0,
@@ -403,16 +405,17 @@ impl ContentReader {
         };
         let block = match &self.source {
             Source::Memory(octets) => octets[offset as usize..offset as usize + wanted].to_vec(),
-            Source::File(file) => {
+            Source::File(file, path) => {
                 let file = file.clone();
                 let block = tokio::task::spawn_blocking(move || {
                     let mut block = vec![0; wanted];
                     file.read_exact_at(&mut block, offset).map(|()| block)
                 });
                 let block = block.await.map_err(|_| SpoolError::Closed)?;
-                let Ok(block) = block else {
-                    return Err(damaged);
-                };
+                let block = block.map_err(|it| match it.kind() {
+                    io::ErrorKind::UnexpectedEof => damaged.clone(),
+                    _ => SpoolError::unreadable(path, it),
+                })?;
                 self.sum = crc32c::crc32c_append(self.sum, &block);
                 if wanted as u64 == left && self.sum != self.checksum {
                     return Err(damaged);

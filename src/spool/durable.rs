@@ -9,6 +9,7 @@
 //! history/DAY.log                   finished mail
 //! tokens/RELAY.token                a relay's login
 //! corrupt/SEGMENT-OFFSET            copies of damaged records
+//! corrupt/NUMBER-MARK.log           segments of which nothing could be read
 //! corrupt/large-NAME                contents that a damaged record may have named
 //! ```
 //!
@@ -24,6 +25,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::SpoolError;
+
+mod corrupt;
+#[cfg(test)]
+pub mod faults;
 
 const LOG: &str = "log";
 const LARGE: &str = "large";
@@ -67,6 +72,8 @@ pub struct Room {
 /// What can be made to fail in tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Every read of a segment that is opened now.
+    Read,
     Write,
     WriteLarge,
     Sync,
@@ -194,7 +201,13 @@ impl Store {
     /// Opens a segment for reading.
     pub fn open_segment(&self, name: SegmentName) -> Result<File, SpoolError> {
         let path = self.segment_path(name);
-        File::open(&path).map_err(|it| SpoolError::io("open", &path, it))
+        // In tests: a file that is open only for writing fails every read.
+        let fails = self.fault(Step::Read).is_err();
+        OpenOptions::new()
+            .read(!fails)
+            .write(fails)
+            .open(&path)
+            .map_err(|it| SpoolError::io("open", &path, it))
     }
 
     /// Removes a segment, durably: one that came back after its successor had gone would
@@ -301,51 +314,11 @@ impl Store {
         self.remove(&self.large_path(name))
     }
 
-    /// Keeps a large content that no record names although a record is damaged: it may
-    /// be what that one named.
-    pub fn keep_large(&self, name: &str) -> Result<(), SpoolError> {
-        let path = self.large_path(name);
-        if !is_large_name(name) {
-            return Ok(());
-        }
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "both directories are synced behind it"
-        )]
-        fs::rename(&path, self.root.join(CORRUPT).join(format!("large-{name}")))
-            .map_err(|it| SpoolError::io("rename", &path, it))?;
-        self.sync_names(CORRUPT)?;
-        self.sync_names(LARGE)
-    }
-
     /// The large contents there are.
     pub fn large_names(&self) -> Result<Vec<String>, SpoolError> {
         let mut found = names(&self.root.join(LARGE))?;
         found.retain(|it| is_large_name(it));
         Ok(found)
-    }
-
-    // --- damage ---
-
-    /// Keeps a copy of a damaged region. Its name is its place, so that finding the same
-    /// damage again does not make a second copy. Whether it was new.
-    pub fn save_corrupt(
-        &self,
-        name: SegmentName,
-        offset: u64,
-        octets: &[u8],
-    ) -> Result<bool, SpoolError> {
-        let path = self
-            .root
-            .join(CORRUPT)
-            .join(format!("{:016x}-{offset:08x}", name.number));
-        if path.exists() {
-            return Ok(false);
-        }
-        let file = self.create(&path)?;
-        file.write_all_at(octets, 0)
-            .map_err(|it| SpoolError::io("write", &path, it))?;
-        Ok(true)
     }
 
     // --- history ---
@@ -555,77 +528,4 @@ fn is_large_name(name: &str) -> bool {
 fn hexadecimal(text: &str) -> Option<u64> {
     let plain = text.len() == 16 && text.bytes().all(|it| it.is_ascii_hexdigit());
     plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
-}
-
-#[cfg(test)]
-pub mod faults {
-    //! Steps that fail on order.
-
-    use std::io;
-    use std::sync::Mutex;
-
-    use super::Step;
-
-    /// What fails next.
-    #[derive(Debug, Default)]
-    pub struct Faults(Mutex<Plan>);
-
-    #[derive(Debug, Default)]
-    struct Plan {
-        failing: Vec<(Step, u32, u32, i32)>,
-        room: Option<u64>,
-        short: bool,
-    }
-
-    impl Faults {
-        /// Lets `skip` such steps pass, then makes `times` of them fail with `errno`.
-        pub fn fail(&self, step: Step, skip: u32, times: u32, errno: i32) {
-            self.0
-                .lock()
-                .unwrap()
-                .failing
-                .push((step, skip, times, errno));
-        }
-
-        /// The disk takes this many more octets; none: it has room again.
-        pub fn disk_room(&self, room: Option<u64>) {
-            self.0.lock().unwrap().room = room;
-        }
-
-        pub fn take(&self, step: Step) -> io::Result<()> {
-            for (at, skip, times, errno) in &mut self.0.lock().unwrap().failing {
-                if *at != step {
-                    continue;
-                }
-                if *skip > 0 {
-                    *skip -= 1;
-                } else if *times > 0 {
-                    *times -= 1;
-                    return Err(io::Error::from_raw_os_error(*errno));
-                }
-            }
-            Ok(())
-        }
-
-        pub fn write_room(&self, wanted: usize) -> usize {
-            let mut plan = self.0.lock().unwrap();
-            let Some(room) = plan.room else { return wanted };
-            let taken = wanted.min(room as usize);
-            plan.short = taken < wanted;
-            // What did not fit is cut off again, and takes no room.
-            if !plan.short {
-                plan.room = Some(room - taken as u64);
-            }
-            taken
-        }
-
-        /// A write that did not fit fails like one on a full disk.
-        pub fn short_write(&self) -> io::Result<()> {
-            let short = std::mem::take(&mut self.0.lock().unwrap().short);
-            if short {
-                return Err(io::Error::from_raw_os_error(28));
-            }
-            Ok(())
-        }
-    }
 }

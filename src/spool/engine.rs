@@ -16,13 +16,14 @@ mod write;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::SpoolOptions;
 use super::content::Buffers;
 use super::damage::report_damage;
-use super::durable::{Lock, SegmentName, Store};
+use super::durable::{Lock, Store};
 use super::error::SpoolError;
 use super::head::Head;
 use super::history::History;
@@ -30,6 +31,7 @@ use super::index::{Consequences, Index, IndexError};
 use super::known::{Known, Ledger};
 use super::library::Library;
 use super::record::Position;
+use super::scan::Scan;
 use crate::clock::Clock;
 use crate::mail::QueueId;
 use crate::measure::Histogram;
@@ -50,6 +52,8 @@ pub struct Engine {
     pub history: Mutex<History>,
     pub damage: Mutex<HashSet<Position>>,
     pub compacting: AtomicBool,
+    /// Not before this uptime: the last compaction failed.
+    pub compact_again: Mutex<Duration>,
     /// Octets read and to be read by a rebuild.
     pub rebuilt: (AtomicU64, AtomicU64),
     pub progress: watch::Sender<Progress>,
@@ -106,7 +110,7 @@ pub struct Parts {
     pub damage: HashSet<Position>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while one of these was held is answered by ending the process (the
     // committer) or by a rebuild (the index); until then the state is as good as it was.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -122,6 +126,7 @@ impl Engine {
             history: Mutex::new(History::new(parts.store.clone())),
             damage: Mutex::new(parts.damage),
             compacting: AtomicBool::new(false),
+            compact_again: Mutex::default(),
             rebuilt: (AtomicU64::new(0), AtomicU64::new(0)),
             progress: watch::Sender::new(Progress::default()),
             fatal: watch::Sender::new(None),
@@ -265,10 +270,18 @@ impl Engine {
         ledger.as_ref().is_some_and(|it| it.from.segment > segment)
     }
 
-    /// Notes damage, keeps a copy and says so; once for each place.
-    pub fn damaged(&self, name: SegmentName, at: Position, octets: &[u8]) {
-        if lock(&self.damage).insert(at) {
-            report_damage(&self.store, name, at, octets);
+    /// Notes damage, keeps a copy and says so, once for each place. Whoever is about to
+    /// remove the original must not when this fails.
+    pub fn damaged(&self, scan: &Scan, offset: u64, length: u64) -> Result<(), SpoolError> {
+        let segment = scan.name.number;
+        let is_new = lock(&self.damage).insert(Position { segment, offset });
+        if is_new {
+            return report_damage(&self.store, scan, offset, length);
         }
+        // The copy may have failed before.
+        let store = &self.store;
+        store
+            .save_corrupt(scan.name, &scan.file, offset, length)
+            .map(drop)
     }
 }

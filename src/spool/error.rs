@@ -22,6 +22,16 @@ pub enum SpoolError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The system does not read a file of the spool. Nobody knows what stands there: it
+    /// counts neither as damaged nor as empty, and nothing is removed for it.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// Less room is left on the file system than `spool.min-free` keeps back.
     #[error("{free_bytes} octets are free, and {reserve_bytes} are kept in reserve")]
     Full {
@@ -83,6 +93,14 @@ impl SpoolError {
     /// Whether the process has to end: nothing it says about durability holds any more.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::SyncFailed { .. })
+    }
+
+    /// An error of the operating system while reading `path`.
+    pub(super) fn unreadable(path: &Path, source: io::Error) -> Self {
+        Self::Unreadable {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
     }
 
     /// An error of the operating system while doing `action` to `path`.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mail::QueueId;
@@ -12,6 +13,7 @@ use super::durable::{SegmentName, Store};
 use super::error::SpoolError;
 use super::frame::{HEADER_BYTES, Header};
 use super::record::{ContentAt, Item, Position, Record};
+use super::scan::read_up_to;
 
 /// Open files that are kept; one more and all are closed.
 const OPEN_FILES: usize = 128;
@@ -48,6 +50,12 @@ pub enum ReadError {
     Bad,
     /// The system refused.
     Spool(SpoolError),
+}
+
+impl From<SpoolError> for ReadError {
+    fn from(it: SpoolError) -> Self {
+        Self::Spool(it)
+    }
 }
 
 impl Library {
@@ -114,7 +122,7 @@ impl Library {
         if let Some(file) = shelf.files.get(&number) {
             return Ok((name, file.clone()));
         }
-        let file = Arc::new(self.store.open_segment(name).map_err(ReadError::Spool)?);
+        let file = Arc::new(self.store.open_segment(name)?);
         if shelf.files.len() >= OPEN_FILES {
             shelf.files.clear();
         }
@@ -125,18 +133,19 @@ impl Library {
     /// Reads the header of a frame.
     pub fn header(&self, at: Position) -> Result<Header, ReadError> {
         let (name, file) = self.open(at.segment)?;
-        let octets = read(&file, at.offset, HEADER_BYTES);
+        let octets = self.read(name, &file, at.offset, HEADER_BYTES)?;
         Header::read(name, at.offset, &octets).ok_or(ReadError::Bad)
     }
 
     /// Reads a record, and says where its contents begin and in which file.
     pub fn record(&self, at: Position) -> Result<(Record, u64, Arc<File>), ReadError> {
         let (name, file) = self.open(at.segment)?;
-        let mut octets = read(&file, at.offset, READ_BYTES);
+        let mut octets = self.read(name, &file, at.offset, READ_BYTES)?;
         let header = Header::read(name, at.offset, &octets).ok_or(ReadError::Bad)?;
         let end = HEADER_BYTES + header.words as usize;
         if octets.len() < end {
-            octets = read(&file, at.offset, end);
+            // The length comes from a header whose checksum was right: it is one we wrote.
+            octets = self.read(name, &file, at.offset, end)?;
         }
         let words = octets.get(HEADER_BYTES..end).ok_or(ReadError::Bad)?;
         if crc32c::crc32c(words) != header.words_checksum {
@@ -145,6 +154,27 @@ impl Library {
         let record =
             Record::decode(header.kind, header.version, words).map_err(|_| ReadError::Bad)?;
         Ok((record, header.contents_at(at.offset), file))
+    }
+
+    fn read(
+        &self,
+        name: SegmentName,
+        file: &File,
+        offset: u64,
+        wanted: usize,
+    ) -> Result<Vec<u8>, SpoolError> {
+        read_up_to(file, offset, wanted)
+            .map_err(|it| SpoolError::unreadable(&self.store.segment_path(name), it))
+    }
+
+    /// Where the segment of a place is.
+    pub fn path(&self, place: Place) -> PathBuf {
+        let name = self.shelf().names.get(&place.position.segment).copied();
+        let name = name.unwrap_or(SegmentName {
+            number: place.position.segment,
+            mark: 0,
+        });
+        self.store.segment_path(name)
     }
 
     /// Reads one message of a record.
@@ -177,6 +207,7 @@ impl Library {
         match &at.file {
             Some(name) => open_large(&self.store, id, name, &at),
             None => inline(&file, contents, &at)
+                .map_err(|it| SpoolError::unreadable(&self.path(place), it))?
                 .map(|octets| ContentReader::memory(id, octets))
                 .ok_or(damaged),
         }
@@ -184,10 +215,13 @@ impl Library {
 }
 
 /// Reads a content behind the words of its record; none when it is damaged.
-pub fn inline(file: &File, contents: u64, at: &ContentAt) -> Option<Vec<u8>> {
-    let length = usize::try_from(at.length).ok()?;
-    let octets = read(file, contents + u64::from(at.offset), length);
-    (octets.len() == length && crc32c::crc32c(&octets) == at.checksum).then_some(octets)
+pub fn inline(file: &File, contents: u64, at: &ContentAt) -> io::Result<Option<Vec<u8>>> {
+    let Ok(length) = usize::try_from(at.length) else {
+        return Ok(None);
+    };
+    let octets = read_up_to(file, contents + u64::from(at.offset), length)?;
+    let whole = octets.len() == length && crc32c::crc32c(&octets) == at.checksum;
+    Ok(whole.then_some(octets))
 }
 
 fn open_large(
@@ -202,29 +236,13 @@ fn open_large(
     };
     match store.open_large(name) {
         Ok(file) if file.metadata().is_ok_and(|it| it.len() == at.length) => {
-            Ok(ContentReader::file(id, file, at.length, at.checksum))
+            let path = store.large_path(name);
+            Ok(ContentReader::file(id, file, path, at.length, at.checksum))
         }
         Ok(_) => Err(damaged),
-        Err(SpoolError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(SpoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Err(damaged)
         }
         Err(it) => Err(it),
     }
-}
-
-/// Reads up to `wanted` octets: fewer at the end of the file or where it is unreadable.
-fn read(file: &File, offset: u64, wanted: usize) -> Vec<u8> {
-    // The length comes from a header whose checksum was right, so it is one we wrote.
-    let mut octets = vec![0; wanted];
-    let mut done = 0;
-    while done < wanted {
-        match file.read_at(&mut octets[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(it) if it.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    octets.truncate(done);
-    octets
 }

@@ -350,7 +350,9 @@ impl Spool {
         let held = self.ask(move |index| {
             if let Some(entry) = index.entry(id).map_err(index_error)? {
                 tracing::error!(queue_id = %id, "held: its content is damaged");
-                engine.keep_damaged(&entry);
+                if let Err(error) = engine.keep_damaged(&entry) {
+                    tracing::error!(%error, "cannot copy a damaged record");
+                }
                 engine.hold_damaged(id, "its content is damaged");
             }
             Ok(())

@@ -66,7 +66,7 @@ impl Offline {
             self.library.add_finished(*name, end.unwrap_or(u64::MAX));
             let mut scan = Scan::new(&self.store, *name, 0, end)?;
             let mut bad = Vec::new();
-            while let Some(found) = scan.next() {
+            while let Some(found) = scan.next()? {
                 match found {
                     Found::Bad { offset, .. } => bad.push(offset),
                     Found::Frame {

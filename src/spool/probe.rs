@@ -4,7 +4,9 @@
 //! `fuzz/fuzz_targets/record.rs`.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::durable::SegmentName;
 use super::frame::{Frame, HEADER_BYTES};
@@ -52,14 +54,14 @@ pub struct Region {
 }
 
 /// Scans octets as a segment with this mark.
-pub fn scan(mark: u64, octets: &[u8]) -> std::io::Result<Vec<Region>> {
+pub fn scan(mark: u64, octets: &[u8]) -> io::Result<Vec<Region>> {
     let memory = rustix::fs::memfd_create("segment", rustix::fs::MemfdFlags::CLOEXEC)?;
     let file = File::from(memory);
     file.write_all_at(octets, 0)?;
     let name = SegmentName { number: 1, mark };
-    let mut scan = Scan::over(file, name, 0, octets.len() as u64);
+    let mut scan = Scan::over(file, Path::new("memory"), name, 0, octets.len() as u64);
     let mut regions = Vec::new();
-    while let Some(found) = scan.next() {
+    while let Some(found) = scan.next().map_err(io::Error::other)? {
         regions.push(match found {
             Found::Frame {
                 offset,

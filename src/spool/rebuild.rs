@@ -11,8 +11,9 @@ use crate::mail::{Diagnostic, Hold, HoldReason, QueueId, RecipientStatus, Stage,
 use super::engine::{Engine, Urgency, Write};
 use super::error::SpoolError;
 use super::index::{Consequences, Index, IndexError, Wanted};
+use super::library::ReadError;
 use super::record::{Item, Kind, Messages, Position, Record};
-use super::recover::{copy, decode};
+use super::recover::decode;
 use super::scan::{Found, Scan};
 
 /// The committer waits for the last so many octets, no more.
@@ -248,7 +249,7 @@ impl Engine {
         suspects: &mut Suspects,
     ) -> Result<(), IndexError> {
         let mut consequences = Consequences::default();
-        while let Some(found) = scan.next() {
+        while let Some(found) = scan.next().map_err(text)? {
             let place = |offset| Position {
                 segment: scan.name.number,
                 offset,
@@ -283,7 +284,8 @@ impl Engine {
                     &mut consequences,
                 )?,
                 None => {
-                    self.damaged(scan.name, place(offset), &copy(&scan, offset, bytes));
+                    // It stays where it is; when it has to go, the copy is tried again.
+                    self.damaged(&scan, offset, bytes).ok();
                     if matches!(kind, Some(Kind::Settled | Kind::Changed | Kind::FinalDot)) {
                         suspects.insert(subject);
                     }
@@ -416,19 +418,17 @@ impl Engine {
     }
 
     /// Keeps a copy of the record whose content turned out to be damaged.
-    pub fn keep_damaged(&self, entry: &super::index::Entry) {
+    pub fn keep_damaged(&self, entry: &super::index::Entry) -> Result<(), SpoolError> {
         let at = entry.content.position;
         let segment = self.library.segments(at.segment).into_iter().next();
-        let (Some((name, _)), Ok(header)) = (segment, self.library.header(at)) else {
-            return;
+        let (name, header) = match (segment, self.library.header(at)) {
+            (Some((name, _)), Ok(header)) => (name, header),
+            (_, Err(ReadError::Spool(error))) => return Err(error),
+            // No header tells how long it is: the scan that meets it does.
+            (None, _) | (_, Err(ReadError::Bad)) => return Ok(()),
         };
-        match Scan::new(&self.store, name, at.offset, None) {
-            Ok(scan) => {
-                let octets = copy(&scan, at.offset, header.frame_bytes());
-                self.damaged(name, at, &octets);
-            }
-            Err(error) => tracing::error!(%error, "cannot copy a damaged record"),
-        }
+        let scan = Scan::new(&self.store, name, at.offset, None)?;
+        self.damaged(&scan, at.offset, header.frame_bytes())
     }
 
     /// The state of a message whose records are damaged.
@@ -473,14 +473,18 @@ impl Engine {
             match self.library.item(id, entry.envelope) {
                 Ok((item, ..)) => return Ok(Some(item.envelope)),
                 Err(_) if last.as_ref() != Some(&entry) => last = Some(entry),
-                Err(super::library::ReadError::Spool(error)) => return Err(error),
-                Err(super::library::ReadError::Bad) => {
+                Err(ReadError::Spool(error)) => return Err(error),
+                Err(ReadError::Bad) => {
                     // Its last change is damaged; how it was accepted may not be.
                     let damaged = SpoolError::Damaged {
                         id,
                         what: "envelope",
                     };
-                    let (item, ..) = self.library.item(id, entry.content).map_err(|_| damaged)?;
+                    let (item, ..) = match self.library.item(id, entry.content) {
+                        Ok(found) => found,
+                        Err(ReadError::Spool(error)) => return Err(error),
+                        Err(ReadError::Bad) => return Err(damaged),
+                    };
                     let mut envelope = item.envelope;
                     envelope.state = self.damaged_state(LAST_RECORD);
                     return Ok(Some(envelope));

@@ -1,7 +1,7 @@
 //! Opening a log that somebody may have died over.
 
 use std::collections::HashSet;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::sync::Arc;
 
 use crate::mail::QueueId;
@@ -10,15 +10,12 @@ use super::change::{Lease, LedgerEvent, Recovered};
 use super::damage::report_damage;
 use super::durable::{SegmentName, Store};
 use super::error::SpoolError;
-use super::frame::{Frame, HEADER_BYTES, Header};
+use super::frame::{Frame, Header};
 use super::head::Head;
 use super::known::Known;
 use super::library::{Library, inline};
 use super::record::{Checkpoint, Kind, Messages, Position, Record, RecordError};
-use super::scan::{Found, Scan};
-
-/// More of a damaged region is not copied.
-pub const COPY_BYTES: u64 = 64 << 20;
+use super::scan::{Found, Scan, read_up_to};
 
 /// A log that was opened, with a new segment begun.
 pub struct Opened {
@@ -49,14 +46,16 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
             // It got its name when its first frame was synced: that and all behind it
             // is damaged.
             None => {
-                let scan = Scan::new(store, last, 0, None)?;
-                let at = Position {
+                damage.insert(Position {
                     segment: last.number,
                     offset: 0,
-                };
-                damage.insert(at);
-                report_damage(store, last, at, &copy(&scan, 0, COPY_BYTES));
-                store.remove_segment(last)?;
+                });
+                let segment = format!("{:016x}", last.number);
+                tracing::error!(
+                    segment,
+                    "nothing of a segment can be read: it is kept in corrupt/"
+                );
+                store.keep_segment(last)?;
                 segments.pop();
             }
         }
@@ -129,7 +128,7 @@ fn mend_tail(
     let mut bad: Vec<(u64, u64)> = Vec::new();
     let mut unsure: Vec<(u64, Header, Vec<u8>)> = Vec::new();
     let mut good_end = 0;
-    while let Some(found) = scan.next() {
+    while let Some(found) = scan.next()? {
         match found {
             Found::Bad { offset, length, .. } => bad.push((offset, length)),
             Found::Frame {
@@ -153,7 +152,9 @@ fn mend_tail(
     // Contents are not covered by the frame's own checksums: of what may be torn, they
     // are read.
     for (offset, header, words) in unsure {
-        if !contents_are_whole(&scan, offset, &header, &words) {
+        if !contents_are_whole(&scan, offset, &header, &words)
+            .map_err(|it| SpoolError::unreadable(&path, it))?
+        {
             bad.push((offset, header.frame_bytes()));
         }
     }
@@ -174,7 +175,8 @@ fn mend_tail(
                 offset,
             };
             if damage.insert(at) {
-                report_damage(store, name, at, &copy(&scan, offset, size));
+                // It stays where it is; when it has to go, the copy is tried again.
+                report_damage(store, &scan, offset, size).ok();
             }
         } else if offset + size == end {
             end = offset;
@@ -192,29 +194,44 @@ fn mend_tail(
     Ok(Some(end))
 }
 
-fn contents_are_whole(scan: &Scan, offset: u64, header: &Header, words: &[u8]) -> bool {
+/// Whether every content behind a record fits its checksum.
+pub fn contents_are_whole(
+    scan: &Scan,
+    offset: u64,
+    header: &Header,
+    words: &[u8],
+) -> io::Result<bool> {
     if header.contents == 0 || header.kind == Kind::Void {
-        return true;
+        return Ok(true);
     }
     let contents = header.contents_at(offset);
     match Record::decode(header.kind, header.version, words) {
-        Ok(Record::Messages(Messages { items, .. })) => items
-            .iter()
-            .filter_map(|it| it.content.as_ref())
-            .filter(|it| it.file.is_none())
-            .all(|it| inline(&scan.file, contents, it).is_some()),
-        Ok(Record::Checkpoint(it)) => ledger_of(scan, contents, &it).is_some(),
-        Ok(_) => true,
+        Ok(Record::Messages(Messages { items, .. })) => {
+            let contents_at = items.iter().filter_map(|it| it.content.as_ref());
+            for at in contents_at.filter(|it| it.file.is_none()) {
+                if inline(&scan.file, contents, at)?.is_none() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        Ok(Record::Checkpoint(it)) => {
+            Ok(it.ledger.is_none() || ledger_of(scan, contents, &it)?.is_some())
+        }
+        Ok(_) => Ok(true),
         // Not ours to judge: `Newer` is found again below, and ends the open.
-        Err(_) => true,
+        Err(_) => Ok(true),
     }
 }
 
-fn ledger_of(scan: &Scan, contents: u64, checkpoint: &Checkpoint) -> Option<Vec<u8>> {
-    let at = checkpoint.ledger?;
-    let mut octets = vec![0; at.length as usize];
-    scan.file.read_exact_at(&mut octets, contents).ok()?;
-    (crc32c::crc32c(&octets) == at.checksum).then_some(octets)
+/// The ledger behind a checkpoint; none when there is none, or it is damaged.
+fn ledger_of(scan: &Scan, contents: u64, checkpoint: &Checkpoint) -> io::Result<Option<Vec<u8>>> {
+    let Some(at) = checkpoint.ledger else {
+        return Ok(None);
+    };
+    let octets = read_up_to(&scan.file, contents, at.length as usize)?;
+    let whole = octets.len() == at.length as usize && crc32c::crc32c(&octets) == at.checksum;
+    Ok(whole.then_some(octets))
 }
 
 /// Reads where every segment ends: its successor's checkpoint says it.
@@ -254,13 +271,14 @@ pub fn first_checkpoint(
     name: SegmentName,
 ) -> Result<Option<(Checkpoint, bool)>, SpoolError> {
     let mut scan = Scan::new(store, name, 0, None)?;
-    let Some(Found::Frame { header, words, .. }) = scan.next() else {
+    let Some(Found::Frame { header, words, .. }) = scan.next()? else {
         return Ok(None);
     };
     match decode(store, name, &header, &words)? {
         Some(Record::Checkpoint(it)) => {
-            let whole =
-                it.ledger.is_none() || ledger_of(&scan, header.contents_at(0), &it).is_some();
+            let ledger = ledger_of(&scan, header.contents_at(0), &it)
+                .map_err(|error| SpoolError::unreadable(&store.segment_path(name), error))?;
+            let whole = it.ledger.is_none() || ledger.is_some();
             Ok(Some((*it, whole)))
         }
         Some(_) | None => Ok(None),
@@ -326,7 +344,7 @@ impl Reading<'_> {
             .first()
             .and_then(|it| it.1);
         let mut scan = Scan::new(self.store, name, 0, end)?;
-        while let Some(found) = scan.next() {
+        while let Some(found) = scan.next()? {
             match found {
                 Found::Bad { offset, length, .. } => self.bad(&scan, offset, length),
                 Found::Frame {
@@ -334,7 +352,7 @@ impl Reading<'_> {
                     header,
                     words,
                 } => match decode(self.store, name, &header, &words)? {
-                    Some(record) => self.record(&scan, offset, &header, &record),
+                    Some(record) => self.record(&scan, offset, &header, &record)?,
                     None => self.bad(&scan, offset, header.frame_bytes()),
                 },
             }
@@ -348,11 +366,18 @@ impl Reading<'_> {
             offset,
         };
         if self.damage.insert(at) {
-            report_damage(self.store, scan.name, at, &copy(scan, offset, length));
+            // It stays where it is; when it has to go, the copy is tried again.
+            report_damage(self.store, scan, offset, length).ok();
         }
     }
 
-    fn record(&mut self, scan: &Scan, offset: u64, header: &Header, record: &Record) {
+    fn record(
+        &mut self,
+        scan: &Scan,
+        offset: u64,
+        header: &Header,
+        record: &Record,
+    ) -> Result<(), SpoolError> {
         let at = Position {
             segment: scan.name.number,
             offset,
@@ -385,19 +410,13 @@ impl Reading<'_> {
             | Record::Closed => {}
         }
         let ledger = match record {
-            Record::Checkpoint(it) => ledger_of(scan, header.contents_at(offset), it),
+            Record::Checkpoint(it) => ledger_of(scan, header.contents_at(offset), it)
+                .map_err(|it| SpoolError::unreadable(&self.store.segment_path(scan.name), it))?,
             _ => None,
         };
         self.known.follow(record, ledger);
+        Ok(())
     }
-}
-
-/// A copy of a region, at most [`COPY_BYTES`] of it.
-pub fn copy(scan: &Scan, offset: u64, length: u64) -> Vec<u8> {
-    let mut octets = vec![0; length.clamp(HEADER_BYTES as u64, COPY_BYTES) as usize];
-    let read = scan.file.read_at(&mut octets, offset).unwrap_or(0);
-    octets.truncate(read.min(length as usize));
-    octets
 }
 
 impl Lease {

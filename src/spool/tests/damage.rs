@@ -1,6 +1,10 @@
 //! Damage that must neither vanish nor take more with it than it hit.
 
+use super::super::durable::{SegmentName, Step, Store};
+use super::compaction::{until, until_short};
 use super::*;
+
+const EIO: i32 = 5;
 
 fn files(path: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(path)
@@ -115,6 +119,115 @@ async fn what_is_damaged_while_running_is_copied_before_its_segment_goes() {
     assert!(
         matches!(&held.state, State::Held(it) if it.reason == HoldReason::Damaged),
         "{held:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_goes_only_when_its_damage_could_be_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    spool.accept("eve@example.org", 500).await;
+    spool.until_complete().await.unwrap();
+    let first = last_segment(directory.path());
+    flip(&first, "eve@example.org");
+    let corrupt = directory.path().join("corrupt");
+    std::fs::remove_dir(&corrupt).unwrap();
+    for number in 0..200 {
+        let passes = spool.accept("ann@example.org", 1_000).await;
+        spool.finish(&passes, number).await;
+    }
+    assert!(first.exists());
+    let octets = std::fs::read(&first).unwrap();
+    std::fs::create_dir(&corrupt).unwrap();
+    until("the segment is gone", async || {
+        // The spool looks when something is written.
+        spool.note("a", "b", None).await.unwrap();
+        !first.exists()
+    })
+    .await;
+    let copies = files(&corrupt);
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    let copied = std::fs::read(corrupt.join(&copies[0])).unwrap();
+    assert!(octets.windows(copied.len()).any(|it| it == copied));
+}
+
+#[test]
+fn half_a_copy_of_damage_neither_passes_for_one_nor_blocks_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _lock) = Store::open(directory.path()).unwrap();
+    let name = SegmentName { number: 7, mark: 9 };
+    let octets: Vec<u8> = (0..200_000u32).map(|it| it as u8).collect();
+    let file = directory.path().join("a file");
+    std::fs::write(&file, &octets).unwrap();
+    let file = std::fs::File::open(file).unwrap();
+    let copy = directory.path().join("corrupt/0000000000000007-00000003");
+    store.faults.fail(Step::SyncLarge, 0, 1, EIO);
+    assert!(store.save_corrupt(name, &file, 3, 150_000).is_err());
+    assert!(!copy.exists());
+    assert!(store.save_corrupt(name, &file, 3, 150_000).unwrap());
+    assert_eq!(std::fs::read(&copy).unwrap(), octets[3..150_003]);
+    assert!(!store.save_corrupt(name, &file, 3, 150_000).unwrap());
+    assert_eq!(files(&directory.path().join("corrupt")).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_does_not_read_ends_the_open_and_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        waiting.push(spool.accept("ann@example.org", 1_000).await);
+    }
+    let copied = tempfile::tempdir().unwrap();
+    copy_log(directory.path(), copied.path());
+    let log = copied.path().join("log");
+    let before = files(&log);
+    assert!(before.len() > 1);
+    let mut reads = 0;
+    loop {
+        let (store, _lock) = Store::open(copied.path()).unwrap();
+        let store = std::sync::Arc::new(store);
+        store.faults.fail(Step::Read, reads, 1, EIO);
+        match recover::open(&store) {
+            Err(SpoolError::Unreadable { .. }) => assert_eq!(files(&log), before),
+            Err(error) => panic!("{error}"),
+            // That was one more than are read.
+            Ok(_) => break,
+        }
+        reads += 1;
+    }
+    assert!(reads > 2, "{reads}");
+    assert_eq!(files(&copied.path().join("corrupt")), Vec::<String>::new());
+    let (again, recovered) = open(copied.path());
+    assert_eq!(recovered.damaged_records, 0);
+    assert_eq!(again.all().await, waiting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_does_not_read_while_running_is_neither_damaged_nor_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let stays = spool.accept("eve@example.org", 500).await;
+    spool.close().await.unwrap();
+    let (spool, _) = open(directory.path());
+    let first = segments(directory.path()).remove(0);
+    spool.0.store.faults.fail(Step::Read, 0, u32::MAX, EIO);
+    let unread = spool.content(stays.id).await;
+    assert!(matches!(unread, Err(SpoolError::Unreadable { .. })));
+    for number in 0..200 {
+        let passes = spool.accept("ann@example.org", 1_000).await;
+        spool.finish(&passes, number).await;
+    }
+    assert!(first.exists());
+    spool.close().await.unwrap();
+    let (spool, _) = open(directory.path());
+    until_short(&spool).await;
+    assert_eq!(spool.all().await, [stays.clone()]);
+    assert_eq!(spool.octets(stays.id).await, content(stays.id, 500));
+    assert_eq!(spool.status().await.damaged_records, 0);
+    assert_eq!(
+        files(&directory.path().join("corrupt")),
+        Vec::<String>::new()
     );
 }
 

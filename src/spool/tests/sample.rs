@@ -165,7 +165,7 @@ fn kinds(path: &Path) -> BTreeSet<u8> {
     let mut kinds = BTreeSet::new();
     for name in store.segments().unwrap() {
         let mut scan = Scan::new(&store, name, 0, None).unwrap();
-        while let Some(found) = scan.next() {
+        while let Some(found) = scan.next().unwrap() {
             let Found::Frame { header, .. } = found else {
                 panic!("damaged: {found:?}");
             };

@@ -67,14 +67,8 @@ impl Office {
             warned: false,
             past: Vec::new(),
         };
-        let content = self.content_of(octets).await?;
+        let content = Content::from(octets.to_vec());
         self.spool.commit(envelope.clone(), content).await?;
         Ok(envelope)
-    }
-
-    async fn content_of(&self, octets: &[u8]) -> Result<Content, SpoolError> {
-        let mut content = self.spool.new_content(Some(octets.len() as u64));
-        content.write(octets).await?;
-        content.finish().await
     }
 }

@@ -397,6 +397,27 @@ async fn the_report_of_mail_whose_relay_is_gone_leaves_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_is_reported_whatever_clients_hold_and_however_full_the_disk_is() {
+    let out = FakeRelay::default()
+        .answering("connect", "421 4.3.2 not now")
+        .start()
+        .await;
+    let mut penstock = Harness::relaying_to(&out, "").await;
+    penstock
+        .submit("ann@example.org", &["gone@example.net"], "hello")
+        .await
+        .expect_code(250);
+    penstock.stop().await;
+    out.mend();
+    let refused = Answer::from("550 5.1.1 no such user");
+    out.answer("RCPT TO:<gone@", None, refused);
+    penstock.take_all_room();
+    penstock.run().await;
+    penstock.until_idle().await;
+    assert_eq!(out.only().forward_paths(), ["ann@example.org"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_mail_leaves_after_a_restart() {
     let out = FakeRelay::default()
         .answering("connect", "421 4.3.2 not now")

@@ -10,6 +10,7 @@ use penstock::clock::Clock;
 use penstock::config;
 use penstock::daemon::{Daemon, Ended, Setup};
 use penstock::dns::{Dns, Resolver, Zone};
+use penstock::spool::Reserve;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -40,6 +41,7 @@ pub struct Harness {
     clock: Clock,
     dns: Option<SocketAddr>,
     segment_bytes: Option<u64>,
+    is_full: bool,
     running: Option<Running>,
 }
 
@@ -113,6 +115,7 @@ impl Harness {
             clock: Clock::following_tokio(start),
             dns: None,
             segment_bytes: None,
+            is_full: false,
             running: None,
         }
     }
@@ -148,6 +151,12 @@ impl Harness {
         &self.clock
     }
 
+    /// From the next start on: as if clients held all the memory that they may, and no more
+    /// were free on the disk than is kept in reserve.
+    pub fn take_all_room(&mut self) {
+        self.is_full = true;
+    }
+
     /// Starts the daemon on what is configured and what the spool has.
     #[allow(clippy::disallowed_methods, reason = "the test waits for it itself")]
     pub async fn run(&mut self) {
@@ -160,6 +169,10 @@ impl Harness {
         setup.dns = Arc::new(Zone::default());
         if let Some(bytes) = self.segment_bytes {
             setup.spool.segment_bytes = bytes;
+        }
+        if self.is_full {
+            setup.spool.buffer_bytes = 0;
+            setup.spool.min_free = Reserve::Bytes(u64::MAX);
         }
         if let Some(server) = self.dns {
             let resolver: Arc<dyn Dns> = Arc::new(Resolver::with_server(server).unwrap());

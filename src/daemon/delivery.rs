@@ -87,6 +87,10 @@ impl Delivery {
         let live = office.live.borrow().clone();
         let now = office.clock.moment();
         let (ledger, ledger_lost) = match Ledger::recover(recovered, now) {
+            Ok(ledger) if recovered.ledger_lost => {
+                error!("the stored limit ledger is damaged: every limit counts as used up now");
+                (ledger, true)
+            }
             Ok(ledger) => (ledger, false),
             Err(error) => {
                 error!(%error, "the stored limit ledger cannot be read: every limit counts as used up now");

@@ -206,17 +206,20 @@ impl Release {
         self.touch(lane);
     }
 
-    /// What left through a relay lately is not known any more: the limits of an hour and
-    /// of a batch count as used up at this moment.
+    /// What left through a relay lately is not known any more: every limit counts as used
+    /// up at this moment.
     pub fn assume_spent(&mut self, relay: &str, now: Moment) {
         let lane = self.lane(relay);
         let Some(limits) = &self.lanes[lane].limits else {
             return;
         };
+        let messages = [limits.batch_messages, limits.per_hour, limits.per_day];
+        let recipients = [limits.recipients_per_hour, limits.recipients_per_day];
+        let most = |of: &[Option<u32>]| u64::from(of.iter().flatten().copied().max().unwrap_or(0));
         let load = Load {
-            messages: u64::from(limits.batch_messages.max(limits.per_hour).unwrap_or(0)),
+            messages: most(&messages),
             octets: limits.batch_bytes.unwrap_or(0),
-            recipients: u64::from(limits.recipients_per_hour.unwrap_or(0)),
+            recipients: most(&recipients),
         };
         let grant = self.ledger.reserve(relay, Budget::General, load, now);
         self.ledger

@@ -97,6 +97,9 @@ pub enum LedgerEvent {
 pub struct Recovered {
     /// The last ledger that was given to [`Spool::checkpoint_ledger`](super::Spool::checkpoint_ledger).
     pub ledger: Option<Vec<u8>>,
+    /// The ledger is damaged, and so much of the log has gone that no earlier one makes up
+    /// for it: what left lately is not known.
+    pub ledger_lost: bool,
     /// Leases and their ends that came after it. Some may be in it already: a grant's
     /// number tells.
     pub later: Vec<LedgerEvent>,

@@ -68,12 +68,14 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
         known: Known::default(),
         events: Vec::new(),
         closed: false,
+        ledger_damaged: false,
     };
     read.go_on_from_last_checkpoint(&segments)?;
     let Reading {
         known,
         events,
         closed,
+        ledger_damaged,
         ..
     } = read;
     let end = segments.last().zip(tail).map(|(name, offset)| Position {
@@ -83,6 +85,7 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
     let from = known.ledger.as_ref().map(|it| it.from).unwrap_or_default();
     let recovered = Recovered {
         ledger: known.ledger.as_ref().map(|it| it.octets.clone()),
+        ledger_lost: ledger_damaged && !is_all_told(&known, &segments),
         later: events
             .into_iter()
             .filter(|it| it.0 >= from)
@@ -112,6 +115,13 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
         closed,
         end,
     })
+}
+
+/// Whether what came after a ledger, or after the beginning of all, is still in the log.
+fn is_all_told(known: &Known, segments: &[SegmentName]) -> bool {
+    let oldest = segments.first().map_or(1, |it| it.number);
+    let from = known.ledger.as_ref().map_or(1, |it| it.from.segment);
+    oldest <= from
 }
 
 /// Makes the last segment whole: what was torn is cut off, or covered when good frames
@@ -310,6 +320,8 @@ struct Reading<'a> {
     known: Known,
     events: Vec<(Position, LedgerEvent)>,
     closed: bool,
+    /// A later ledger than the one that is used could not be read.
+    ledger_damaged: bool,
 }
 
 impl Reading<'_> {
@@ -325,6 +337,7 @@ impl Reading<'_> {
             if let Some((checkpoint, true)) = first_checkpoint(self.store, *name)? {
                 break checkpoint.ledger.map(|it| it.from);
             }
+            self.ledger_damaged = true;
             if first == 0 {
                 break None;
             }
@@ -414,6 +427,12 @@ impl Reading<'_> {
                 .map_err(|it| SpoolError::unreadable(&self.store.segment_path(scan.name), it))?,
             _ => None,
         };
+        if let (Record::Checkpoint(it), None) = (record, &ledger)
+            && it.ledger.is_some()
+        {
+            self.ledger_damaged = true;
+            self.bad(scan, offset, header.frame_bytes());
+        }
         self.known.follow(record, ledger);
         Ok(())
     }

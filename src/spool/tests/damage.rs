@@ -209,6 +209,8 @@ async fn what_the_disk_does_not_read_while_running_is_neither_damaged_nor_given_
     let (spool, _) = open(directory.path());
     let stays = spool.accept("eve@example.org", 500).await;
     spool.close().await.unwrap();
+    // Whoever looks into an index as it was left opens the segment, too.
+    std::fs::remove_dir_all(directory.path().join("index")).unwrap();
     let (spool, _) = open(directory.path());
     let first = segments(directory.path()).remove(0);
     spool.0.store.faults.fail(Step::Read, 0, u32::MAX, EIO);
@@ -246,6 +248,55 @@ async fn what_left_since_the_last_ledger_stays_in_the_log() {
     let (_, recovered) = open(copied.path());
     assert_eq!(recovered.ledger.as_deref(), Some(&b"one"[..]));
     assert_eq!(recovered.later.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_damaged_is_shown_and_called_lost_unless_the_log_has_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for grant in 0..60 {
+        let waits = spool.accept("ann@example.org", 1_000).await;
+        let lease = Lease {
+            relay: "own".into(),
+            at: moment(),
+            items: vec![Leased {
+                grant,
+                id: waits.id,
+                recipients: 1,
+                wire_bytes: 105,
+            }],
+        };
+        spool.lease(lease).await.unwrap();
+        spool.checkpoint_ledger(b"the ledger".to_vec());
+    }
+    spool.until_complete().await.unwrap();
+    let damaged = |first_segments: usize| {
+        let copied = tempfile::tempdir().unwrap();
+        copy_log(directory.path(), copied.path());
+        let segments = segments(copied.path());
+        for segment in &segments {
+            let mut octets = std::fs::read(segment).unwrap();
+            let found = octets.windows(10).position(|it| it == b"the ledger");
+            if let Some(place) = found {
+                octets[place] ^= 1;
+                std::fs::write(segment, octets).unwrap();
+            }
+        }
+        for segment in &segments[..first_segments] {
+            std::fs::remove_file(segment).unwrap();
+        }
+        copied
+    };
+    let first = segments(directory.path()).remove(0);
+    assert!(first.to_str().unwrap().contains("0000000000000001-"));
+    for (first_segments, is_lost) in [(0, false), (1, true)] {
+        let copied = damaged(first_segments);
+        let (_, recovered) = open(copied.path());
+        assert_eq!(recovered.ledger, None);
+        assert_eq!(recovered.ledger_lost, is_lost);
+        assert!(recovered.damaged_records > 0);
+        assert_eq!(recovered.later.len() == 60, !is_lost);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,30 @@ fn octets_and_messages_dictate_the_rate_whichever_is_less() {
 }
 
 #[test]
+fn after_the_ledger_was_lost_every_limit_counts_as_used_up() {
+    let a_day = |limits: Limits| {
+        let mut world = World::new(&[("own", limits)]);
+        world.manners = quick();
+        world.forget_what_left("own");
+        let lost = world.now;
+        world.accept("own", "one@example.nl", "s", 5_000, 1);
+        world.run_until(lost + 24 * HOUR - 10 * MINUTE);
+        assert!(world.left.is_empty(), "left within the day");
+        world.run_until_empty(HOUR);
+    };
+    a_day(Limits {
+        per_hour: Some(50),
+        per_day: Some(100),
+        ..usual()
+    });
+    a_day(Limits {
+        recipients_per_hour: Some(500),
+        recipients_per_day: Some(1_000),
+        ..usual()
+    });
+}
+
+#[test]
 fn a_lone_message_leaves_at_once() {
     let mut world = World::new(&[("own", usual())]);
     for minute in 0..200 {

@@ -128,6 +128,11 @@ impl World {
         self.release.configure(&relays, self.moment());
     }
 
+    /// The ledger is lost: nobody knows what left lately.
+    pub fn forget_what_left(&mut self, relay: &str) {
+        self.release.assume_spent(relay, self.moment());
+    }
+
     /// A reload with other limits for one relay; none: it is no longer configured.
     pub fn reload(&mut self, relay: &str, limits: Option<Limits>) {
         match limits {

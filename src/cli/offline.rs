@@ -101,8 +101,7 @@ pub fn trace(context: &mut Context, spool: &Offline, request: &TraceRequest) -> 
         ),
         (.., message_id) => Lookup::MessageId(message_id.clone().unwrap_or_default()),
     };
-    let limit = request.limit.and_then(|it| usize::try_from(it).ok());
-    let limit = limit.unwrap_or(usize::MAX);
+    let limit = control::trace::limit(request.limit);
     let finished = spool.history(&lookup, limit)?;
     let mut waiting = Vec::new();
     for envelope in spool.list(&spool::Filter::default()) {
@@ -119,11 +118,11 @@ pub fn trace(context: &mut Context, spool: &Offline, request: &TraceRequest) -> 
         (&it.envelope, Some(end))
     });
     let told = ended.chain(waiting.iter().map(|it| (it, None))).collect();
-    let mut last_id = None;
+    let mut shown = trace::Shown::default();
     for event in control::trace::events(told, limit) {
-        trace::print(context, &event, &mut last_id)?;
+        trace::print(context, &event, &mut shown)?;
     }
-    trace::end(last_id)
+    trace::end(&shown, request.limit)
 }
 
 fn parsed(id: &str) -> Result<QueueId, Trouble> {

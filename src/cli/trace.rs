@@ -8,6 +8,7 @@ use super::offline;
 use super::screen::{Look, Tone};
 use crate::control::client::ClientError;
 use crate::control::protocol::{Item, Request, TraceEvent, TraceRequest};
+use crate::control::trace::{MOST, USUAL_LIMIT, limit};
 use crate::mail::{Mailbox, QueueId};
 
 /// Options of `trace`.
@@ -16,7 +17,7 @@ pub struct TraceArgs {
     /// A queue id, an address (as sender or recipient), or a <Message-ID>
     #[arg(value_name = "ID|ADDRESS|<MESSAGE-ID>", value_parser = target)]
     target: TraceRequest,
-    /// Only the latest messages
+    /// The latest so many messages, at most 10,000 [default: 1000]
     #[arg(long, short = 'n', value_name = "NUMBER")]
     limit: Option<u64>,
 }
@@ -59,21 +60,29 @@ pub fn trace(context: &mut Context, args: TraceArgs) -> Outcome {
         }
         answer => answer?,
     };
-    let mut last_id = None;
+    let mut shown = Shown::default();
     for item in answer {
         if let Item::Event(event) = item? {
-            print(context, &event, &mut last_id)?;
+            print(context, &event, &mut shown)?;
         }
     }
-    end(last_id)
+    end(&shown, args.limit)
+}
+
+/// What was written so far.
+#[derive(Debug, Default)]
+pub struct Shown {
+    messages: usize,
+    last_id: String,
 }
 
 /// Writes one event; the message it happened to is named once.
-pub fn print(context: &mut Context, event: &TraceEvent, last_id: &mut Option<String>) -> Outcome {
+pub fn print(context: &mut Context, event: &TraceEvent, shown: &mut Shown) -> Outcome {
     let screen = &mut context.screen;
-    let new = last_id.as_ref() != Some(&event.id);
+    let new = shown.last_id != event.id;
     if new {
-        last_id.replace(event.id.clone());
+        shown.last_id.clone_from(&event.id);
+        shown.messages += 1;
     }
     if screen.look.json {
         return Ok(screen.json(event)?);
@@ -84,14 +93,27 @@ pub fn print(context: &mut Context, event: &TraceEvent, last_id: &mut Option<Str
     Ok(())
 }
 
-/// Fails when nothing was found.
-pub fn end(last_id: Option<String>) -> Outcome {
-    match last_id {
-        Some(_) => Ok(()),
-        None => Err(Trouble::failed(
+/// Says when there may be more; fails when nothing was found.
+pub fn end(shown: &Shown, asked: Option<u64>) -> Outcome {
+    if shown.messages == 0 {
+        return Err(Trouble::failed(
             "nothing known; finished mail is remembered for 7 days",
-        )),
+        ));
     }
+    if let Some(words) = cut_short(shown.messages, asked) {
+        eprintln!("{words}");
+    }
+    Ok(())
+}
+
+/// What to say when the limit was reached that nobody asked for.
+fn cut_short(messages: usize, asked: Option<u64>) -> Option<String> {
+    let most = limit(asked);
+    let reached = messages >= most && asked.is_none_or(|it| it > MOST);
+    reached.then(|| match asked {
+        None => format!("the latest {USUAL_LIMIT} messages; -n for more"),
+        Some(_) => format!("the latest {MOST} messages, and no more at once"),
+    })
 }
 
 fn lines(look: &Look, event: &TraceEvent, new: bool) -> Vec<String> {
@@ -155,6 +177,17 @@ mod tests {
         );
         assert_eq!(target("<a@b>").unwrap().message_id.as_deref(), Some("a@b"));
         assert!(target("jan").is_err());
+    }
+
+    #[test]
+    fn who_did_not_say_how_many_is_told_that_there_may_be_more() {
+        assert_eq!(cut_short(999, None), None);
+        assert_eq!(
+            cut_short(1_000, None).unwrap(),
+            "the latest 1000 messages; -n for more"
+        );
+        assert_eq!(cut_short(5, Some(5)), None);
+        assert!(cut_short(10_000, Some(20_000)).is_some());
     }
 
     #[test]

@@ -5,6 +5,16 @@ use jiff::Timestamp;
 use super::protocol::TraceEvent;
 use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, RecipientStatus, State};
 
+/// Messages that are told of when nobody says how many.
+pub const USUAL_LIMIT: u64 = 1_000;
+/// More are never told of at once: each may be large.
+pub const MOST: u64 = 10_000;
+
+/// How many messages are told of.
+pub fn limit(asked: Option<u64>) -> usize {
+    usize::try_from(asked.unwrap_or(USUAL_LIMIT).min(MOST)).unwrap_or(usize::MAX)
+}
+
 /// When a message left the spool, and who ended it.
 #[derive(Debug, Clone, Copy)]
 pub struct End<'a> {

@@ -5,12 +5,14 @@
 //! the rebuild that follows it writes again, and a segment of the log goes only after
 //! the history was synced.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use crate::mail::QueueId;
 
 use super::durable::Store;
 use super::error::SpoolError;
@@ -34,6 +36,8 @@ pub struct History {
     unsynced: bool,
     /// Lines that could not be written, and their days: the disk was full.
     missed: VecDeque<(String, Vec<u8>)>,
+    /// The day on which old days were last removed.
+    expired: String,
     /// Messages that the history has, while the log is read again from its beginning.
     had: Option<HashSet<u64>>,
 }
@@ -45,6 +49,7 @@ impl History {
             today: None,
             unsynced: false,
             missed: VecDeque::new(),
+            expired: String::new(),
             had: None,
         }
     }
@@ -78,6 +83,7 @@ impl History {
         finished: &[index::Finished],
         now: Timestamp,
     ) -> Result<(), SpoolError> {
+        self.expire(now);
         let mut written = self.write_missed();
         let mut lines = Vec::new();
         let mut lines_day = String::new();
@@ -167,27 +173,46 @@ impl History {
         Ok(())
     }
 
-    /// Removes the days that are over.
-    pub fn expire(&mut self, now: Timestamp) -> Result<(), SpoolError> {
-        let first = day_of(now - KEPT);
-        for day in self.store.history_days()? {
-            if day < first {
-                self.store.remove_history(&day)?;
-            }
+    /// Removes the days that are over, once a day.
+    pub fn expire(&mut self, now: Timestamp) {
+        let today = day_of(now);
+        if self.expired == today {
+            return;
         }
-        Ok(())
+        self.expired = today;
+        let first = day_of(now - KEPT);
+        let removed: Result<(), SpoolError> = self.store.history_days().and_then(|days| {
+            let over = days.iter().filter(|it| **it < first);
+            over.map(|it| self.store.remove_history(it)).collect()
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "cannot remove old history");
+        }
     }
 }
 
-/// Finished messages that a look-up means, the latest `limit` of them, oldest first.
-pub fn find(store: &Store, lookup: &Lookup, limit: usize) -> Result<Vec<Finished>, SpoolError> {
+/// Finished messages of the last seven days that a look-up means, the latest `limit` of
+/// them, oldest first. No more than these are held in memory.
+pub fn find(
+    store: &Store,
+    lookup: &Lookup,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Finished>, SpoolError> {
     let wanted = Signature::wanted(lookup);
     let id = match lookup {
         Lookup::Id(id) => Some(id.number()),
         Lookup::Address(_) | Lookup::MessageId(_) => None,
     };
-    let mut found: HashMap<u64, Finished> = HashMap::new();
+    let mut latest: BTreeMap<(Timestamp, QueueId), Finished> = BTreeMap::new();
+    // A message whose line was written twice is told once.
+    let mut times: HashMap<QueueId, Timestamp> = HashMap::new();
+    let first = now - KEPT;
+    let first_day = day_of(first);
     for day in store.history_days()? {
+        if day < first_day {
+            continue;
+        }
         each_line(store, &day, |line| {
             let Some((signature, words)) = split(line) else {
                 return;
@@ -197,17 +222,23 @@ pub fn find(store: &Store, lookup: &Lookup, limit: usize) -> Result<Vec<Finished
                 return;
             }
             if let Ok((envelope, at, by)) = decode_finished(words)
+                && at >= first
                 && lookup.matches(&envelope)
             {
-                let finished = Finished { envelope, at, by };
-                found.insert(finished.envelope.id.number(), finished);
+                let id = envelope.id;
+                if let Some(before) = times.insert(id, at) {
+                    latest.remove(&(before, id));
+                }
+                latest.insert((at, id), Finished { envelope, at, by });
+                if latest.len() > limit
+                    && let Some(((_, id), _)) = latest.pop_first()
+                {
+                    times.remove(&id);
+                }
             }
         })?;
     }
-    let mut found: Vec<Finished> = found.into_values().collect();
-    found.sort_by_key(|it| (it.at, it.envelope.id));
-    found.drain(..found.len().saturating_sub(limit));
-    Ok(found)
+    Ok(latest.into_values().collect())
 }
 
 fn day_of(at: Timestamp) -> String {
@@ -259,4 +290,61 @@ fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
     Ok(last == [b'\n'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::record::encode_finished;
+    use crate::spool::tests::{envelope, mailbox};
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn finished(number: u64, at: Timestamp) -> index::Finished {
+        let id = QueueId::from_number(number);
+        let envelope = envelope(id, "ann@example.org", &["bob@example.net"]);
+        index::Finished {
+            id: number,
+            at,
+            signature: Signature::of(&envelope),
+            words: encode_finished(&envelope, at, "penstock"),
+        }
+    }
+
+    fn numbers(store: &Store, limit: usize, now: Timestamp) -> Vec<u64> {
+        let ann = Lookup::Address(mailbox("ann@example.org"));
+        let found = find(store, &ann, limit, now).unwrap();
+        found.iter().map(|it| it.envelope.id.number()).collect()
+    }
+
+    #[test]
+    fn days_that_are_over_go_while_the_daemon_runs_and_nothing_older_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path()).unwrap().0);
+        let mut history = History::new(store.clone());
+        let start: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
+        for day in 0..20 {
+            let at = start + DAY * day;
+            history.append(&[finished(day as u64, at)], at).unwrap();
+        }
+        let now = start + DAY * 19 + SignedDuration::from_hours(1);
+        assert_eq!(store.history_days().unwrap().len(), 8);
+        // The twelfth finished seven days and an hour ago.
+        assert_eq!(numbers(&store, 100, now), [13, 14, 15, 16, 17, 18, 19]);
+    }
+
+    #[test]
+    fn only_the_latest_are_told_and_each_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path()).unwrap().0);
+        let mut history = History::new(store.clone());
+        let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+        let at = |number: i64| now - SignedDuration::from_secs(100 - number);
+        let all: Vec<_> = (0..100).map(|it| finished(it as u64, at(it))).collect();
+        history.append(&all, now).unwrap();
+        history.append(&all[98..], now).unwrap();
+        assert_eq!(numbers(&store, 3, now), [97, 98, 99]);
+        assert_eq!(numbers(&store, 0, now), []);
+        assert_eq!(numbers(&store, 1_000, now).len(), 100);
+    }
 }

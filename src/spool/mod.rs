@@ -188,7 +188,8 @@ impl Spool {
         self.commit_all(vec![(envelope, content)]).await
     }
 
-    /// Accepts several messages: all or none.
+    /// Accepts several messages. An error means that none was accepted; a power cut before
+    /// the answer may leave the first ones, like one before any answer.
     pub async fn commit_all(&self, messages: Vec<(Envelope, Content)>) -> Result<(), SpoolError> {
         self.check_room()?;
         let began = self.0.clock.uptime();
@@ -256,7 +257,8 @@ impl Spool {
         self.0.write(write).await
     }
 
-    /// Changes messages: all or none, durable when this returns.
+    /// Changes messages, durable when this returns. An error means that none was changed; a
+    /// power cut before the answer may leave only the first ones changed.
     pub async fn change(&self, changes: Vec<Change>) -> Result<(), SpoolError> {
         let mut frames = Vec::new();
         let mut files = Vec::new();
@@ -450,8 +452,9 @@ impl Spool {
         limit: usize,
     ) -> Result<Vec<Finished>, SpoolError> {
         let (lookup, store) = (lookup.clone(), self.0.store.clone());
+        let now = self.0.clock.now();
         // Only what the index has is in the history.
-        self.ask(move |_| history::find(&store, &lookup, limit))
+        self.ask(move |_| history::find(&store, &lookup, limit, now))
             .await
     }
 

@@ -1,7 +1,7 @@
 //! Reading a spool whose daemon is stopped: log and history, and nothing is changed.
 //!
-//! The index is not opened, because opening it writes. What a crash left torn is
-//! passed over, as the next open will do.
+//! The index is not opened, because opening it writes. What a crash left torn, contents
+//! included, is passed over, as the next open will do.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -9,15 +9,16 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::mail::{Envelope, QueueId};
 
-use super::durable::{Lock, Store};
+use super::durable::{Lock, SegmentName, Store};
 use super::error::SpoolError;
 use super::history;
 use super::library::{Library, Place, ReadError};
 use super::query::{Filter, Finished, Lookup};
 use super::record::{ContentAt, Position, Record};
-use super::recover::{decode, first_checkpoint};
+use super::recover::{contents_are_whole, decode, first_checkpoint};
 use super::scan::{Found, Scan};
 
 /// A spool that no daemon has open; none can open it as long as this lives.
@@ -64,11 +65,24 @@ impl Offline {
                     .map(|it| it.offset),
             };
             self.library.add_finished(*name, end.unwrap_or(u64::MAX));
+            // Only at the end of the last one may contents be torn.
+            let synced = match end {
+                Some(_) => u64::MAX,
+                None => furthest_synced(&self.store, *name)?,
+            };
             let mut scan = Scan::new(&self.store, *name, 0, end)?;
             let mut bad = Vec::new();
             while let Some(found) = scan.next()? {
                 match found {
                     Found::Bad { offset, .. } => bad.push(offset),
+                    Found::Frame {
+                        offset,
+                        header,
+                        words,
+                    } if offset >= synced
+                        && !contents_are_whole(&scan, offset, &header, &words).map_err(
+                            |it| SpoolError::unreadable(&self.store.segment_path(*name), it),
+                        )? => {}
                     Found::Frame {
                         offset,
                         header,
@@ -174,8 +188,15 @@ impl Offline {
 
     /// Finished messages of the last seven days: the latest `limit` of them, oldest first.
     pub fn history(&self, lookup: &Lookup, limit: usize) -> Result<Vec<Finished>, SpoolError> {
-        history::find(&self.store, lookup, limit)
+        history::find(&self.store, lookup, limit, Clock::system().now())
     }
+}
+
+/// The furthest place that any frame of a segment says was synced.
+fn furthest_synced(store: &Store, name: SegmentName) -> Result<u64, SpoolError> {
+    let mut scan = Scan::new(store, name, 0, None)?;
+    while scan.next()?.is_some() {}
+    Ok(scan.synced)
 }
 
 /// A content that is checked while it is read.

@@ -349,9 +349,7 @@ impl Engine {
                 }
             }
         }
-        if let Err(error) = self.history().expire(self.clock.now()) {
-            tracing::warn!(%error, "cannot remove old history");
-        }
+        self.history().expire(self.clock.now());
         let log = self.log();
         let groups = self.groups();
         self.progress.send_modify(|it| {

@@ -156,7 +156,7 @@ pub struct TraceRequest {
     /// A Message-ID without the angle brackets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// At most so many messages, the latest; none: all that is kept.
+    /// At most so many messages, the latest; none: 1,000. Never more than 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
 }

@@ -101,10 +101,7 @@ impl Answers {
                 ));
             }
         };
-        let limit = request
-            .limit
-            .and_then(|it| usize::try_from(it).ok())
-            .unwrap_or(usize::MAX);
+        let limit = trace::limit(request.limit);
         let finished = self.spool.history(&lookup, limit).await?;
         let waiting = self.spool.find(&lookup, limit).await?;
         let ended = finished.iter().map(|it| {

@@ -241,6 +241,28 @@ async fn a_stopped_spool_is_read_and_not_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_spool_does_not_show_what_the_next_open_cuts_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let kept = spool.accept("ann@example.org", 900).await;
+    spool.accept("eve@example.org", 900).await;
+    let copied = tempfile::tempdir().unwrap();
+    copy_log(directory.path(), copied.path());
+    // The words of the last record are whole, its content is torn.
+    let segment = last_segment(copied.path());
+    let mut octets = std::fs::read(&segment).unwrap();
+    let end = octets.len();
+    octets[end - 100..].fill(0);
+    std::fs::write(&segment, octets).unwrap();
+    let offline = Offline::open(copied.path()).unwrap();
+    let listed: Result<Vec<_>, _> = offline.list(&Filter::default()).collect();
+    assert_eq!(listed.unwrap(), [kept.clone()]);
+    assert_eq!(offline.damaged_records(), 0);
+    drop(offline);
+    assert_eq!(open(copied.path()).0.all().await, [kept]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mailing_that_failed_as_a_whole_does_not_hide_one_retry_behind_it() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());

@@ -76,7 +76,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// Adds or takes away the rest: nothing here goes below zero.
+    /// Adds.
     pub(super) fn add(&mut self, other: Self) {
         self.messages += other.messages;
         self.recipients += other.recipients;

@@ -9,7 +9,8 @@ use super::super::error::SpoolError;
 use super::super::frame::Frame;
 use super::super::record::Record;
 
-/// Something that is to be written: one or more frames, all or none.
+/// Something that is to be written: one or more frames, all or none for who waits for the
+/// answer. Each frame is whole for itself; a power cut before it can leave the first ones.
 #[derive(Debug)]
 pub struct Write {
     pub frames: Vec<(Frame, Record)>,

@@ -81,6 +81,7 @@ pub enum Step {
     Create,
     Truncate,
     Remove,
+    RemoveIndex,
 }
 
 impl Store {
@@ -394,10 +395,12 @@ impl Store {
     /// Deletes the index.
     pub fn remove_index(&self) -> Result<(), SpoolError> {
         let path = self.index_path();
-        let removed = match fs::remove_dir_all(&path) {
-            Err(it) if it.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&path),
-            removed => removed,
-        };
+        let removed =
+            self.fault(Step::RemoveIndex)
+                .and_then(|()| match fs::remove_dir_all(&path) {
+                    Err(it) if it.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&path),
+                    removed => removed,
+                });
         match removed {
             Err(it) if it.kind() != io::ErrorKind::NotFound => {
                 Err(SpoolError::io("remove", &path, it))

@@ -30,6 +30,7 @@ use super::history::History;
 use super::index::{Consequences, Index, IndexError};
 use super::known::{Known, Ledger};
 use super::library::Library;
+use super::rebuild::Afterwards;
 use super::record::Position;
 use super::scan::Scan;
 use crate::clock::Clock;
@@ -51,6 +52,8 @@ pub struct Engine {
     pub ids: Mutex<QueueId>,
     pub history: Mutex<History>,
     pub damage: Mutex<HashSet<Position>>,
+    /// What is left to do once an index is complete.
+    pub afterwards: Mutex<Afterwards>,
     pub compacting: AtomicBool,
     /// Not before this uptime: the last compaction failed.
     pub compact_again: Mutex<Duration>,
@@ -125,6 +128,7 @@ impl Engine {
             ids: Mutex::new(QueueId::from_number(parts.known.last_id)),
             history: Mutex::new(History::new(parts.store.clone())),
             damage: Mutex::new(parts.damage),
+            afterwards: Mutex::default(),
             compacting: AtomicBool::new(false),
             compact_again: Mutex::default(),
             rebuilt: (AtomicU64::new(0), AtomicU64::new(0)),

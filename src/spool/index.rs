@@ -42,7 +42,7 @@ use keys::{flow_key, message_key, turn_key};
 pub use wanted::Wanted;
 
 /// Raised when the format of keys or values changes: the old index is deleted then.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Messages of one batch. A message is at most three operations and two flows; larger
 /// batches than 500 operations cost sled gigabytes of memory.
 const BATCH_MESSAGES: usize = 90;
@@ -77,6 +77,8 @@ pub struct Index {
 struct State {
     flows: Flows,
     live_bytes: u64,
+    /// The sum of the fingerprints of all entries that are written.
+    digest: u64,
     position: Option<Position>,
     /// Messages of the batch that is being gathered: as they were, and as they are.
     batch: HashMap<u64, (Option<Entry>, Option<Entry>)>,
@@ -109,6 +111,7 @@ struct PositionForm {
     segment: u64,
     offset: u64,
     live_bytes: u64,
+    digest: u64,
     next_flow: u32,
 }
 
@@ -127,6 +130,7 @@ impl Index {
             .filter(|it: &PositionForm| it.format == FORMAT);
         if let Some(form) = read {
             state.live_bytes = form.live_bytes;
+            state.digest = form.digest;
             state.flows.next = form.next_flow;
             for found in db.scan_prefix(b"c") {
                 let (key, value) = found?;
@@ -187,6 +191,28 @@ impl Index {
     /// Octets of the log that waiting messages need.
     pub fn live_bytes(&self) -> u64 {
         self.state().live_bytes
+    }
+
+    /// Messages by the counts of their flows.
+    pub fn messages(&self) -> u64 {
+        let state = self.state();
+        let flows = state.flows.iter();
+        flows
+            .flat_map(|(_, it)| [it.ready, it.deferred, it.held])
+            .map(|it| it.messages)
+            .sum()
+    }
+
+    /// Whether the entries are those that were there when the position was written: sled
+    /// promises it, and this looks at every one.
+    pub fn is_whole(&self) -> Result<bool, IndexError> {
+        let mut digest = 0u64;
+        for read in self.db.scan_prefix(b"m") {
+            let (name, octets) = read?;
+            let id = keys::id_at(&name, 1)?.number();
+            digest = digest.wrapping_add(fingerprint(id, &octets));
+        }
+        Ok(digest == self.state().digest)
     }
 
     /// Follows the log by one record of `bytes` octets, which ends at `next`.
@@ -331,9 +357,14 @@ impl Index {
             if let Some(key) = old_place.filter(|it| Some(it) != new_place.as_ref()) {
                 batch.remove(key);
             }
+            if let Some(old) = &old {
+                let gone = fingerprint(id, &old.encode());
+                state.digest = state.digest.wrapping_sub(gone);
+            }
             match new {
                 Some(entry) => {
                     let octets = entry.encode();
+                    state.digest = state.digest.wrapping_add(fingerprint(id, &octets));
                     if let Some(key) = new_place {
                         batch.insert(key, octets.as_slice());
                     }
@@ -354,6 +385,7 @@ impl Index {
             segment: position.segment,
             offset: position.offset,
             live_bytes: state.live_bytes,
+            digest: state.digest,
             next_flow: state.flows.next,
         };
         let form = serde_json::to_vec(&form).map_err(|it| IndexError(it.to_string()))?;
@@ -388,7 +420,12 @@ impl Index {
         if let Some(old) = self.current(&state, id.number())? {
             state.flows.take(&old);
             state.live_bytes = state.live_bytes.saturating_sub(old.footprint);
-            state.batch.insert(id.number(), (Some(old), None));
+            match state.batch.get_mut(&id.number()) {
+                Some(change) => change.1 = None,
+                None => {
+                    state.batch.insert(id.number(), (Some(old), None));
+                }
+            }
             self.write_batch(&mut state)?;
         }
         Ok(())
@@ -410,6 +447,16 @@ fn new_entry(envelope: &Envelope, flow: u32, place: Place) -> Entry {
         footprint: 0,
         signature: Signature::of(envelope),
     }
+}
+
+/// FNV-1a over a message's number and the octets of its entry.
+fn fingerprint(id: u64, octets: &[u8]) -> u64 {
+    id.to_be_bytes()
+        .iter()
+        .chain(octets)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, octet| {
+            (hash ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
 }
 
 fn broken(what: &str) -> IndexError {

@@ -64,7 +64,7 @@ use crate::measure::Counted;
 use durable::Room;
 use engine::{Engine, Parts, Urgency, Write};
 use index::{Index, Wanted};
-use rebuild::{Afterwards, LAST_RECORD, index_error};
+use rebuild::{Afterwards, LAST_RECORD, Words, index_error};
 use record::{FinalDot, Kind, Note, Record};
 
 pub use change::{Change, Lease, Leased, LedgerEvent, Recovered, Released, Settled};
@@ -311,11 +311,14 @@ impl Spool {
     pub async fn envelope(&self, id: QueueId) -> Result<Option<Envelope>, SpoolError> {
         let engine = self.0.clone();
         self.ask(move |_| {
-            let found = engine.read_envelope(id)?;
-            if found.as_ref().is_some_and(is_fallback) {
-                engine.hold_damaged(id, LAST_RECORD);
-            }
-            Ok(found)
+            Ok(match engine.read_words(id)? {
+                Some(Words::Present(envelope)) => Some(envelope),
+                Some(Words::AsAccepted(envelope)) => {
+                    engine.hold_damaged(id, LAST_RECORD);
+                    Some(envelope)
+                }
+                None => None,
+            })
         })
         .await
     }
@@ -549,10 +552,6 @@ impl Reserve {
             Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
         }
     }
-}
-
-fn is_fallback(envelope: &Envelope) -> bool {
-    matches!(&envelope.state, crate::mail::State::Held(hold) if hold.note == LAST_RECORD)
 }
 
 impl Engine {

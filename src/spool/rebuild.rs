@@ -1,4 +1,10 @@
 //! Bringing the index up to the log: by a few records, or all of them.
+//!
+//! Which messages a compaction saves, and which large files are removed, is asked of the
+//! index alone. It is trusted with that when this process made it from the log, when the
+//! last process closed it in good order, or when, after a kill, the sum over its entries is
+//! the one that was written with its position: so an entry that sled lost costs a rebuild
+//! and no mail.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::mail::{Diagnostic, Hold, HoldReason, QueueId, RecipientStatus, Stage, State};
+use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, QueueId, RecipientStatus, Stage, State};
 
-use super::engine::{Engine, Urgency, Write};
+use super::engine::{Engine, Urgency, Write, lock};
 use super::error::SpoolError;
 use super::index::{Consequences, Index, IndexError, Wanted};
 use super::library::ReadError;
@@ -23,10 +29,21 @@ const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 /// Between tries when sled cannot even be made.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// More entries of an index that a kill left are not looked at before the open returns.
+const COUNTED_AT_ONCE: u64 = 10_000;
+
 /// Why a message is held that is shown as it was accepted.
 pub const LAST_RECORD: &str = "its last record is damaged; this is how it was accepted";
 
-/// What is to be done once the index is complete.
+/// What can be read of a message.
+pub enum Words {
+    /// Its present envelope.
+    Present(Envelope),
+    /// Its last record is damaged; this is how it was accepted, and held for that.
+    AsAccepted(Envelope),
+}
+
+/// What is to be done once an index is complete, whichever that is: it is kept until then.
 #[derive(Debug, Default)]
 pub struct Afterwards {
     /// Final dots without a reply: message and recipients.
@@ -41,17 +58,30 @@ type Suspects = HashSet<u64>;
 impl Engine {
     /// Opens the index, or has it rebuilt; in the background when it takes long.
     pub fn open_index(self: &Arc<Self>, closed: bool, afterwards: Afterwards) {
+        *lock(&self.afterwards) = afterwards;
         let index = self.usable_index(closed);
         let from = index.as_ref().and_then(Index::position);
         let distance = self.distance(from.unwrap_or_default());
+        let counted = match closed {
+            true => 0,
+            false => index.as_ref().map_or(0, Index::messages),
+        };
         let engine = self.clone();
         let work = move || {
-            match index {
-                Some(index) => engine.bring_up(index, afterwards),
-                None => engine.rebuild_with(afterwards),
+            // Which messages a compaction saves is asked of the index alone: after a kill
+            // every entry is looked at before that.
+            let index = index.filter(|it| closed || is_whole(it));
+            let brought = match index {
+                Some(index) => engine.try_bring_up(index),
+                None => engine.try_rebuild(),
             };
+            if let Err(error) = brought {
+                tracing::warn!(%error, "the index failed and is rebuilt from the log");
+                let runtime = engine.runtime.clone();
+                runtime.spawn_blocking(move || engine.rebuild());
+            }
         };
-        if distance <= self.options.at_once_bytes {
+        if distance <= self.options.at_once_bytes && counted <= COUNTED_AT_ONCE {
             work();
         } else {
             self.runtime.spawn_blocking(work);
@@ -118,34 +148,9 @@ impl Engine {
             .sum()
     }
 
-    /// Deletes the index and reads the whole log into a new one.
+    /// Deletes the index and reads the whole log into a new one, for as long as it takes.
     pub fn rebuild(self: Arc<Self>) {
-        self.rebuild_with(Afterwards::default());
-    }
-
-    fn rebuild_with(self: &Arc<Self>, mut afterwards: Afterwards) {
-        loop {
-            self.progress.send_modify(|it| it.complete = false);
-            if let Some(index) = self.set_index(None) {
-                until_unused(index);
-            }
-            let index = self
-                .store
-                .remove_index()
-                .map_err(|it| IndexError(it.to_string()))
-                .and_then(|()| self.make_index());
-            let error = match index {
-                Ok(index) => {
-                    if let Err(error) = self.history().begin_rebuild() {
-                        tracing::warn!(%error, "cannot read the history");
-                    }
-                    match self.try_bring_up(index, &mut afterwards) {
-                        Ok(()) => return,
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
-            };
+        while let Err(error) = self.try_rebuild() {
             if self.progress.borrow().closed {
                 return;
             }
@@ -159,23 +164,25 @@ impl Engine {
         }
     }
 
-    fn bring_up(self: &Arc<Self>, index: Index, mut afterwards: Afterwards) {
-        if let Err(error) = self.try_bring_up(index, &mut afterwards) {
-            tracing::warn!(%error, "the index failed and is rebuilt from the log");
-            self.rebuild_with(afterwards);
+    fn try_rebuild(self: &Arc<Self>) -> Result<(), IndexError> {
+        self.progress.send_modify(|it| it.complete = false);
+        if let Some(index) = self.set_index(None) {
+            until_unused(index);
         }
+        self.store.remove_index().map_err(text)?;
+        let index = self.make_index()?;
+        if let Err(error) = self.history().begin_rebuild() {
+            tracing::warn!(%error, "cannot read the history");
+        }
+        self.try_bring_up(index)
     }
 
-    fn try_bring_up(
-        self: &Arc<Self>,
-        index: Index,
-        afterwards: &mut Afterwards,
-    ) -> Result<(), IndexError> {
+    fn try_bring_up(self: &Arc<Self>, index: Index) -> Result<(), IndexError> {
         let index = Arc::new(index);
         self.set_growing(Some(index.clone()));
         let done = catch_unwind(AssertUnwindSafe(|| {
             let suspects = self.catch_up(index)?;
-            self.finish(suspects, afterwards)
+            self.finish(suspects)
         }));
         self.set_growing(None);
         done.unwrap_or_else(|_| Err(IndexError("sled panicked".into())))
@@ -304,16 +311,24 @@ impl Engine {
 
     /// Marks what is in doubt and what is suspect, removes files that nothing names,
     /// and lets questions through.
-    fn finish(
-        self: &Arc<Self>,
-        suspects: Suspects,
-        afterwards: &mut Afterwards,
-    ) -> Result<(), IndexError> {
+    fn finish(self: &Arc<Self>, suspects: Suspects) -> Result<(), IndexError> {
+        // Without one it was closed, or it failed already: then another rebuild is on its
+        // way, and does what is still left to do.
         let Some(index) = self.index() else {
             return Ok(());
         };
-        for (id, recipients) in std::mem::take(&mut afterwards.in_doubt) {
-            self.mark_in_doubt(id, &recipients);
+        loop {
+            let next = lock(&self.afterwards).in_doubt.pop();
+            let Some((id, recipients)) = next else {
+                break;
+            };
+            if let Err(SpoolError::Index(error)) = self.mark_in_doubt(id, &recipients) {
+                lock(&self.afterwards).in_doubt.push((id, recipients));
+                return match self.index() {
+                    Some(_) => Err(IndexError(error)),
+                    None => Ok(()),
+                };
+            }
         }
         for id in suspects {
             let id = QueueId::from_number(id);
@@ -325,7 +340,7 @@ impl Engine {
                 );
             }
         }
-        let large = std::mem::take(&mut afterwards.large);
+        let large = lock(&self.afterwards).large.clone();
         if !large.is_empty() {
             let mut needed = HashSet::new();
             index.candidates(&Wanted::Everything, QueueId::MIN, |_, entry| {
@@ -349,6 +364,7 @@ impl Engine {
                 }
             }
         }
+        lock(&self.afterwards).large.clear();
         self.history().expire(self.clock.now());
         let log = self.log();
         let groups = self.groups();
@@ -367,13 +383,18 @@ impl Engine {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn mark_in_doubt(self: &Arc<Self>, id: QueueId, recipients: &[usize]) {
+    fn mark_in_doubt(
+        self: &Arc<Self>,
+        id: QueueId,
+        recipients: &[usize],
+    ) -> Result<(), SpoolError> {
         let mut envelope = match self.read_envelope(id) {
             Ok(Some(envelope)) => envelope,
-            Ok(None) => return,
+            Ok(None) => return Ok(()),
+            Err(error @ SpoolError::Index(_)) => return Err(error),
             Err(error) => {
                 tracing::error!(queue_id = %id, %error, "in doubt, and its envelope cannot be read");
-                return;
+                return Ok(());
             }
         };
         tracing::warn!(queue_id = %id, "the final dot was sent and the reply is not known: it will be sent again");
@@ -395,6 +416,7 @@ impl Engine {
         }
         // Settled, though with no result: the final dot is answered for by this.
         self.present(Kind::Settled, envelope);
+        Ok(())
     }
 
     /// Holds a message whose records are damaged.
@@ -439,7 +461,7 @@ impl Engine {
         })
     }
 
-    fn present(self: &Arc<Self>, kind: Kind, envelope: crate::mail::Envelope) {
+    fn present(self: &Arc<Self>, kind: Kind, envelope: Envelope) {
         let id = envelope.id;
         let record = Record::Messages(Messages {
             kind,
@@ -457,7 +479,15 @@ impl Engine {
     }
 
     /// The present envelope of a message, from wherever it can still be read.
-    pub fn read_envelope(&self, id: QueueId) -> Result<Option<crate::mail::Envelope>, SpoolError> {
+    pub fn read_envelope(&self, id: QueueId) -> Result<Option<Envelope>, SpoolError> {
+        let words = self.read_words(id)?;
+        Ok(words.map(|it| match it {
+            Words::Present(envelope) | Words::AsAccepted(envelope) => envelope,
+        }))
+    }
+
+    /// The same, and whether it is the present one.
+    pub fn read_words(&self, id: QueueId) -> Result<Option<Words>, SpoolError> {
         let mut last = None;
         // A compaction may move what was just looked up.
         for _ in 0..4 {
@@ -469,7 +499,7 @@ impl Engine {
                 return Ok(None);
             };
             match self.library.item(id, entry.envelope) {
-                Ok((item, ..)) => return Ok(Some(item.envelope)),
+                Ok((item, ..)) => return Ok(Some(Words::Present(item.envelope))),
                 Err(_) if last.as_ref() != Some(&entry) => last = Some(entry),
                 Err(ReadError::Spool(error)) => return Err(error),
                 Err(ReadError::Bad) => {
@@ -485,7 +515,7 @@ impl Engine {
                     };
                     let mut envelope = item.envelope;
                     envelope.state = self.damaged_state(LAST_RECORD);
-                    return Ok(Some(envelope));
+                    return Ok(Some(Words::AsAccepted(envelope)));
                 }
             }
         }
@@ -494,6 +524,16 @@ impl Engine {
             what: "envelope",
         })
     }
+}
+
+/// Whether an index that a kill left has every entry of its position, and no other.
+fn is_whole(index: &Index) -> bool {
+    let looked = catch_unwind(AssertUnwindSafe(|| index.is_whole()));
+    let whole = matches!(looked, Ok(Ok(true)));
+    if !whole {
+        tracing::warn!("the index is not whole and is rebuilt from the log");
+    }
+    whole
 }
 
 /// Waits until nobody looks at an index any more, and closes it: sled should not write into

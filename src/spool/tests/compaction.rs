@@ -72,18 +72,19 @@ async fn a_message_that_settles_while_it_is_moved_does_not_come_back() {
         // A compaction has read both as waiting.
         let mut log = engine.log();
         log.touched = Some(HashSet::new());
-        // A group of its own, taken already, so that the next writes share theirs.
-        let first = spool.clone();
-        let first = runtime.spawn(async move { first.note("a", "b", None).await });
         let wait = |queued| {
-            while engine.queued() != Some(queued) {
+            while engine.queued() != queued {
                 std::thread::yield_now();
             }
         };
-        wait(0);
+        wait(None);
+        // A group of its own, taken already, so that the next writes share theirs.
+        let first = spool.clone();
+        let first = runtime.spawn(async move { first.note("a", "b", None).await });
+        wait(Some(0));
         let (settling, gone) = (spool.clone(), leaving.clone());
         let settling = runtime.spawn(async move { settling.finish(&gone, 1).await });
-        wait(1);
+        wait(Some(1));
         let hold = Change {
             envelope: held(kept.clone(), HoldReason::Administrator),
             by: "jan".into(),
@@ -91,12 +92,12 @@ async fn a_message_that_settles_while_it_is_moved_does_not_come_back() {
         };
         let holding = spool.clone();
         let holding = runtime.spawn(async move { holding.change(vec![hold]).await });
-        wait(2);
+        wait(Some(2));
         let mut moves = Vec::new();
         for envelope in [&leaving, &kept] {
             let (engine, write) = (engine.clone(), moved(envelope, b"content"));
             moves.push(runtime.spawn_blocking(move || engine.write_blocking(write)));
-            wait(2 + moves.len());
+            wait(Some(2 + moves.len()));
         }
         drop(log);
         runtime.block_on(async {

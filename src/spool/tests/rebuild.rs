@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::durable::Step;
 use super::*;
 
 /// A spool that reads its log in the background, however short it is.
@@ -18,8 +19,9 @@ async fn mail_is_accepted_while_the_index_is_read_and_the_status_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());
     let mut waiting = Vec::new();
+    // More than the committer would wait for: the rebuild gets stuck before that.
     for _ in 0..200 {
-        waiting.push(spool.accept("ann@example.org", 300).await);
+        waiting.push(spool.accept("ann@example.org", 8_000).await);
     }
     let gone = waiting.remove(7);
     spool.finish(&gone, 1).await;
@@ -63,6 +65,78 @@ async fn an_index_that_cannot_be_written_any_more_is_read_from_the_log_again() {
     }
     assert_eq!(spool.all().await, waiting);
     assert_eq!(spool.status().await.ready, spool.counted().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_lost_an_entry_in_a_kill_is_read_from_the_log_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        waiting.push(spool.accept("ann@example.org", 300).await);
+    }
+    let gone = waiting.pop().unwrap();
+    spool.finish(&gone, 1).await;
+    spool.until_complete().await.unwrap();
+    spool.0.index().unwrap().flush().unwrap();
+    for is_lost in [false, true] {
+        let copied = tempfile::tempdir().unwrap();
+        copy(directory.path(), copied.path());
+        {
+            let db = sled::open(copied.path().join("index")).unwrap();
+            assert_eq!(db.scan_prefix(b"m").count(), 19);
+            let mut key = b"m".to_vec();
+            key.extend_from_slice(&waiting[7].id.number().to_be_bytes());
+            if is_lost {
+                assert!(db.remove(&key).unwrap().is_some());
+            }
+            db.flush().unwrap();
+        }
+        let (again, _) = open(copied.path());
+        let read = again.0.rebuilt.1.load(Ordering::Relaxed);
+        assert_eq!(read > 1_000, is_lost, "{read} octets of the log were read");
+        assert_eq!(again.all().await, waiting);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_kill_left_to_do_is_done_by_the_next_index_when_one_fails_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let doubtful = spool.accept("ann@example.org", 300).await;
+    spool.until_complete().await.unwrap();
+    // As if the index had failed before it came to this.
+    let left = (doubtful.id, vec![0]);
+    spool.0.afterwards.lock().unwrap().in_doubt.push(left);
+    spool
+        .0
+        .index()
+        .unwrap()
+        .broken
+        .store(true, Ordering::Relaxed);
+    spool.accept("ann@example.org", 300).await;
+    spool.until_complete().await.unwrap();
+    let found = spool.envelope(doubtful.id).await.unwrap().unwrap();
+    assert!(found.recipients[0].last.as_ref().unwrap().in_doubt);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_opens_and_accepts_though_no_index_can_be_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    spool.accept("ann@example.org", 300).await;
+    spool.until_complete().await.unwrap();
+    drop(spool.0.set_index(None));
+    // It belongs to somebody else, say.
+    spool.0.store.faults.fail(Step::RemoveIndex, 0, 2, 1);
+    let engine = spool.0.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        engine.open_index(false, Afterwards::default());
+    });
+    opened.await.unwrap();
+    assert!(!spool.is_complete());
+    spool.accept("ann@example.org", 300).await;
+    spool.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,9 +73,9 @@ impl Engine {
         while self.is_too_long(&self.log()) {
             let segments = self.library.segments(0);
             let (name, end) = match segments.first().copied() {
-                Some((name, Some(end))) => (name, end),
+                Some((name, Some(end))) if name != self.log().head.name => (name, end),
                 // There is no other segment: it ends here.
-                Some((_, None)) => {
+                Some(_) => {
                     self.begin_segment(&mut self.log())?;
                     continue;
                 }

@@ -50,6 +50,23 @@ impl Head {
         Ok(head)
     }
 
+    /// Stands at the end of the last segment, which may not be written to any more, because
+    /// there is no room for the next one yet: whoever writes tries for that first.
+    pub fn without_room(
+        store: &Arc<Store>,
+        name: SegmentName,
+        end: u64,
+    ) -> Result<Self, SpoolError> {
+        Ok(Self {
+            store: store.clone(),
+            name,
+            file: Arc::new(store.open_segment(name)?),
+            end,
+            synced: end,
+            broken: true,
+        })
+    }
+
     /// Where the next frame will stand.
     pub fn position(&self) -> Position {
         Position {

@@ -61,7 +61,7 @@ use crate::clock::Clock;
 use crate::mail::{Envelope, QueueId};
 use crate::measure::Counted;
 
-use durable::Room;
+use durable::{Lock, Room, Store};
 use engine::{Engine, Parts, Urgency, Write};
 use index::{Index, Wanted};
 use rebuild::{Afterwards, LAST_RECORD, Words, index_error};
@@ -131,8 +131,16 @@ impl Spool {
     /// When the index has to be rebuilt, which takes longer, questions wait for it.
     /// Needs a tokio runtime around it.
     pub fn open(options: SpoolOptions, clock: Clock) -> Result<(Self, Recovered), SpoolError> {
-        let (store, lock) = durable::Store::open(&options.path)?;
-        let store = Arc::new(store);
+        let (store, lock) = Store::open(&options.path)?;
+        Self::over(Arc::new(store), lock, options, clock)
+    }
+
+    fn over(
+        store: Arc<Store>,
+        lock: Lock,
+        options: SpoolOptions,
+        clock: Clock,
+    ) -> Result<(Self, Recovered), SpoolError> {
         let large = store.large_names()?;
         let opened = recover::open(&store)?;
         let in_doubt = opened

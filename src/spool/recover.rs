@@ -104,8 +104,21 @@ pub fn open(store: &Arc<Store>) -> Result<Opened, SpoolError> {
         damaged_records: damage.len() as u64,
     };
     let number = end.map_or(1, |it| it.segment + 1);
-    let head = Head::begin(store, number, known.checkpoint(end))?;
-    library.add_head(head.name, head.file.clone());
+    let head = match Head::begin(store, number, known.checkpoint(end)) {
+        Ok(head) => {
+            library.add_head(head.name, head.file.clone());
+            head
+        }
+        // What waits can be shown, and new mail be refused for the time being.
+        Err(error) if !error.is_fatal() => match segments.last().zip(tail) {
+            Some((name, offset)) => {
+                tracing::error!(%error, "nothing can be written to the spool yet");
+                Head::without_room(store, *name, offset)?
+            }
+            None => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
     Ok(Opened {
         head,
         known,

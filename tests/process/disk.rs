@@ -178,6 +178,32 @@ async fn a_full_disk_refuses_mail_for_now_loses_nothing_and_heals_by_itself() {
     drop(disk);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts a small file system, which needs root; .ci/run has it"]
+async fn a_daemon_that_starts_on_a_full_disk_refuses_for_now_and_heals_by_itself() {
+    let mut it = Setting::new("1MB").await;
+    it.relay
+        .answer("connect", None, crate::relay::Answer::Close);
+    let disk = SmallDisk::mount(it.home.path("state"), 8);
+    let mut daemon = it.home.start().await;
+    for number in 0..5 {
+        let answer = it.submit(&format!("waiting {number}"), 20_000).await;
+        assert_eq!(answer.unwrap().code, 250);
+    }
+    assert!(daemon.stop().await.success(), "{}", it.home.log());
+    let filler = it.home.path("state/filler");
+    let full = fs::write(&filler, vec![0; 8 << 20]);
+    assert!(full.is_err(), "the disk still has room");
+    let mut daemon = it.home.start().await;
+    assert_refused_for_now(&it.submit("full", 1_000).await.unwrap());
+    it.relay.mend();
+    fs::remove_file(&filler).unwrap();
+    it.until_accepted("healed").await;
+    it.until_delivered().await;
+    assert!(daemon.stop().await.success(), "{}", it.home.log());
+    drop(disk);
+}
+
 fn assert_refused_for_now(answer: &Answer) {
     assert_eq!(answer.code, 452, "{answer:?}");
     assert!(answer.text().starts_with("4.3.1"), "{answer:?}");

@@ -26,6 +26,10 @@ impl Engine {
             return Err(error);
         }
         log.head.sync()?;
+        if log.head.is_broken() {
+            // The next open reads what there is, as after a kill.
+            return Ok(());
+        }
         lock(&self.history).sync()?;
         // The index may be used after another boot only if all of it is on the disk,
         // and sled does not see to that.

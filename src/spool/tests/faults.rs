@@ -58,6 +58,31 @@ async fn a_disk_without_room_for_a_segment_still_takes_what_the_old_one_holds() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_spool_opens_on_a_disk_without_one_free_block_and_heals_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let (spool, _) = open(path);
+    let mut waiting = vec![spool.accept("ann@example.org", 500).await];
+    spool.close().await.unwrap();
+    for closes in [true, false] {
+        let (store, lock) = Store::open(path).unwrap();
+        store.faults.fail(Step::Create, 0, 3, ENOSPC);
+        let opened = Spool::over(Arc::new(store), lock, options(path), Clock::system());
+        let (spool, _) = opened.unwrap();
+        assert_eq!(spool.all().await, waiting);
+        assert!(try_accept(&spool, 500).await.is_err());
+        if closes {
+            spool.close().await.unwrap();
+            continue;
+        }
+        assert!(spool.note("a", "b", None).await.is_err());
+        waiting.push(try_accept(&spool, 500).await.unwrap());
+        assert_eq!(spool.all().await, waiting);
+        assert_eq!(reread(path).await, waiting);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_ends_every_promise() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());

@@ -119,11 +119,8 @@ impl Office {
         let envelope = match self.spool.envelope(grant.id).await {
             Ok(Some(envelope)) => envelope,
             Ok(None) => return Ok(None),
-            // Trying again mends nothing, and must not keep the others waiting.
-            Err(trouble @ SpoolError::Damaged { .. }) => {
-                error!(queue_id = %grant.id, %trouble, "a message cannot be read and is left alone");
-                return Ok(None);
-            }
+            // The spool holds it: it must not keep the others waiting.
+            Err(SpoolError::Damaged { .. } | SpoolError::Unreadable { .. }) => return Ok(None),
             Err(trouble) => return Err(Some(trouble)),
         };
         let may_leave = matches!(envelope.state, State::Waiting { .. })

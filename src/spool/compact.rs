@@ -258,7 +258,7 @@ impl Engine {
         let mut envelope = envelope;
         let damaged = at.file.is_none() && crc32c::crc32c(&octets) != at.checksum;
         if damaged {
-            self.keep_damaged(&entry)?;
+            self.keep_damaged(entry.content)?;
         }
         if damaged && !entry.is_held_for(HoldReason::Damaged) {
             envelope.state = self.damaged_state("its content is damaged");

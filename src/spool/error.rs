@@ -95,6 +95,11 @@ impl SpoolError {
         matches!(self, Self::SyncFailed { .. })
     }
 
+    /// Whether it concerns one message, and no other.
+    pub(super) fn is_about_one(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Unreadable { .. })
+    }
+
     /// An error of the operating system while reading `path`.
     pub(super) fn unreadable(path: &Path, source: io::Error) -> Self {
         Self::Unreadable {

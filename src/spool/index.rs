@@ -28,9 +28,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{Envelope, QueueId};
+use crate::mail::{Envelope, HoldReason, QueueId};
 
 use super::library::Place;
+use super::query::Unreadable;
 use super::record::{Messages, Position, Record, encode_finished};
 use super::waiting::FlowKey;
 
@@ -412,6 +413,37 @@ impl Index {
     pub fn flush(&self) -> Result<(), IndexError> {
         self.db.flush()?;
         Ok(())
+    }
+
+    /// Holds a message of which nothing can be read just now.
+    pub fn hold_damaged(&self, id: QueueId) -> Result<(), IndexError> {
+        let mut state = self.state();
+        if let Some(old) = self.current(&state, id.number())? {
+            let mut new = old.clone();
+            new.status = Status::Held(HoldReason::Damaged);
+            state.flows.take(&old);
+            state.flows.add(&new);
+            match state.batch.get_mut(&id.number()) {
+                Some(change) => change.1 = Some(new),
+                None => {
+                    state.batch.insert(id.number(), (Some(old), Some(new)));
+                }
+            }
+            self.write_batch(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// What there is to say of a message whose records cannot be read.
+    pub fn unreadable(&self, id: QueueId, entry: &Entry) -> Option<Unreadable> {
+        let flow = self.state().flows.get(entry.flow)?.key.clone();
+        Some(Unreadable {
+            id,
+            flow,
+            accepted: entry::timestamp(entry.accepted),
+            size_bytes: entry.size_bytes,
+            recipients: entry.recipients,
+        })
     }
 
     /// Forgets a message of which nothing can be read.

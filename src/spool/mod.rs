@@ -58,7 +58,7 @@ use std::sync::{Arc, PoisonError};
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::mail::{Envelope, QueueId};
+use crate::mail::{Envelope, HoldReason, QueueId};
 use crate::measure::Counted;
 
 use durable::{Lock, Room, Store};
@@ -72,7 +72,7 @@ pub use content::{Content, ContentReader, ContentWriter};
 pub use error::SpoolError;
 pub use offline::Offline;
 pub use query::{
-    Filter, Finished, Lookup, Page, Rebuilding, RelayCounts, SpoolStatus, StateFilter,
+    Filter, Finished, Lookup, Page, Rebuilding, RelayCounts, SpoolStatus, StateFilter, Unreadable,
 };
 pub use waiting::{Amount, FlowKey, FlowSummary, Waiting};
 
@@ -315,12 +315,17 @@ impl Spool {
         self.0.keep_ledger(ledger);
     }
 
-    /// The present envelope of a message; none when it is not in the spool.
+    /// The present envelope of a message; none when it is not in the spool. When it cannot
+    /// be read the message is held from then on, and shown as such.
     pub async fn envelope(&self, id: QueueId) -> Result<Option<Envelope>, SpoolError> {
         let engine = self.0.clone();
         self.ask(move |_| {
-            Ok(match engine.read_words(id)? {
-                Some(Words::Present(envelope)) => Some(envelope),
+            let words = engine.read_words(id);
+            if let Err(error) = &words {
+                engine.set_aside(id, error)?;
+            }
+            Ok(match words? {
+                Some(Words::Present(envelope)) => Some(engine.as_held(id, envelope)?),
                 Some(Words::AsAccepted(envelope)) => {
                     engine.hold_damaged(id, LAST_RECORD);
                     Some(envelope)
@@ -363,7 +368,7 @@ impl Spool {
         let held = self.ask(move |index| {
             if let Some(entry) = index.entry(id).map_err(index_error)? {
                 tracing::error!(queue_id = %id, "held: its content is damaged");
-                if let Err(error) = engine.keep_damaged(&entry) {
+                if let Err(error) = engine.keep_damaged(entry.content) {
                     tracing::error!(%error, "cannot copy a damaged record");
                 }
                 engine.hold_damaged(id, "its content is damaged");
@@ -574,7 +579,8 @@ impl Engine {
     ) -> Result<Page, SpoolError> {
         let mut page = Page::default();
         let mut failed = None;
-        let searched = index.candidates(wanted, after, |id, _| {
+        let mut unread = Vec::new();
+        let searched = index.candidates(wanted, after, |id, entry| {
             if page.messages.len() >= limit {
                 page.next = page.messages.last().map(|it| it.id);
                 return ControlFlow::Break(());
@@ -583,8 +589,9 @@ impl Engine {
                 Ok(Some(envelope)) if matches(&envelope) => page.messages.push(envelope),
                 Ok(_) => {}
                 // One message that cannot be shown must not hide the others.
-                Err(SpoolError::Damaged { .. }) => {
-                    tracing::error!(queue_id = %id, "its record is damaged, see corrupt/");
+                Err(error) if error.is_about_one() => {
+                    page.unreadable.extend(index.unreadable(id, &entry));
+                    unread.push((id, error));
                 }
                 Err(error) => {
                     failed = Some(error);
@@ -594,10 +601,55 @@ impl Engine {
             ControlFlow::Continue(())
         });
         searched.map_err(index_error)?;
+        for (id, error) in unread {
+            self.set_aside(id, &error)?;
+        }
         match failed {
             Some(error) => Err(error),
             None => Ok(page),
         }
+    }
+
+    /// Holds a message of which nothing can be read, as far as the index is concerned: there
+    /// is no envelope that could be written. A rebuild knows it by its damage alone.
+    fn set_aside(&self, id: QueueId, error: &SpoolError) -> Result<(), SpoolError> {
+        if !error.is_about_one() {
+            return Ok(());
+        }
+        let index = self.index();
+        let index = index.ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
+        let Some(entry) = index.entry(id).map_err(index_error)? else {
+            return Ok(());
+        };
+        if entry.is_held_for(HoldReason::Damaged) {
+            return Ok(());
+        }
+        tracing::error!(queue_id = %id, %error, "held: its record cannot be read, see corrupt/");
+        for place in [entry.envelope, entry.content] {
+            if let Err(error) = self.keep_damaged(place) {
+                tracing::error!(queue_id = %id, %error, "cannot copy a damaged record");
+            }
+        }
+        index.hold_damaged(id).map_err(index_error)
+    }
+
+    /// A message that was set aside and can be read after all waits for a person, who may
+    /// release it.
+    fn as_held(
+        self: &Arc<Self>,
+        id: QueueId,
+        mut envelope: Envelope,
+    ) -> Result<Envelope, SpoolError> {
+        let entry = match self.index() {
+            Some(index) => index.entry(id).map_err(index_error)?,
+            None => None,
+        };
+        let aside = entry.is_some_and(|it| it.is_held_for(HoldReason::Damaged));
+        if aside && matches!(envelope.state, crate::mail::State::Waiting { .. }) {
+            envelope.state = self.damaged_state("its record could not be read for some time");
+            self.present(Kind::Changed, envelope.clone());
+        }
+        Ok(envelope)
     }
 
     /// Whether the reserve of `min-free` is untouched.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::mail::{Envelope, HoldReason, Mailbox, QueueId, State};
 
-use super::waiting::Amount;
+use super::waiting::{Amount, FlowKey};
 
 /// Which messages are meant; an empty filter means all.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +111,24 @@ pub struct Page {
     pub messages: Vec<Envelope>,
     /// Ask on after this one; none: that was all.
     pub next: Option<QueueId>,
+    /// Of which nothing but this can be read, whatever the filter says of their words: they
+    /// are held as damaged, and are no part of `messages`.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A message whose records cannot be read: what the index knows of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unreadable {
+    /// Its name.
+    pub id: QueueId,
+    /// Its relay, user and mailing.
+    pub flow: FlowKey,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// Octets of it.
+    pub size_bytes: u64,
+    /// Recipients that are not settled.
+    pub recipients: u32,
 }
 
 /// What `trace` is asked for.

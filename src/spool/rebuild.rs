@@ -17,7 +17,7 @@ use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, QueueId, RecipientStat
 use super::engine::{Engine, Urgency, Write, lock};
 use super::error::SpoolError;
 use super::index::{Consequences, Index, IndexError, Wanted};
-use super::library::ReadError;
+use super::library::{Place, ReadError};
 use super::record::{Item, Kind, Messages, Position, Record};
 use super::recover::decode;
 use super::scan::{Found, Scan};
@@ -437,18 +437,21 @@ impl Engine {
         self.present(Kind::Changed, envelope);
     }
 
-    /// Keeps a copy of the record whose content turned out to be damaged.
-    pub fn keep_damaged(&self, entry: &super::index::Entry) -> Result<(), SpoolError> {
-        let at = entry.content.position;
+    /// Keeps a copy of a record that turned out to be damaged, words or content.
+    pub fn keep_damaged(&self, place: Place) -> Result<(), SpoolError> {
+        let at = place.position;
         let segment = self.library.segments(at.segment).into_iter().next();
-        let (name, header) = match (segment, self.library.header(at)) {
-            (Some((name, _)), Ok(header)) => (name, header),
-            (_, Err(ReadError::Spool(error))) => return Err(error),
-            // No header tells how long it is: the scan that meets it does.
-            (None, _) | (_, Err(ReadError::Bad)) => return Ok(()),
+        let Some((name, end)) = segment.filter(|it| it.0.number == at.segment) else {
+            return Ok(());
         };
-        let scan = Scan::new(&self.store, name, at.offset, None)?;
-        self.damaged(&scan, at.offset, header.frame_bytes())
+        let mut scan = Scan::new(&self.store, name, at.offset, end)?;
+        match scan.next()? {
+            Some(Found::Frame { offset, header, .. }) => {
+                self.damaged(&scan, offset, header.frame_bytes())
+            }
+            Some(Found::Bad { offset, length, .. }) => self.damaged(&scan, offset, length),
+            None => Ok(()),
+        }
     }
 
     /// The state of a message whose records are damaged.
@@ -461,7 +464,7 @@ impl Engine {
         })
     }
 
-    fn present(self: &Arc<Self>, kind: Kind, envelope: Envelope) {
+    pub fn present(self: &Arc<Self>, kind: Kind, envelope: Envelope) {
         let id = envelope.id;
         let record = Record::Messages(Messages {
             kind,

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::control::describe::{self, Situation};
 use crate::control::protocol::{Filter, MessageState};
 use crate::mail::{Domain, Envelope, Mailbox, QueueId};
-use crate::spool::{self, StateFilter};
+use crate::spool::{self, StateFilter, Unreadable};
 
 use super::{Answers, Trouble, parse_id};
 
@@ -20,6 +20,8 @@ pub struct Pages<'a> {
     after: QueueId,
     pub up_to: QueueId,
     ended: bool,
+    /// Of which nothing can be read, as far as the filter does not ask for their words.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl<'a> Pages<'a> {
@@ -34,6 +36,7 @@ impl<'a> Pages<'a> {
             after,
             up_to: QueueId::MAX,
             ended: false,
+            unreadable: Vec::new(),
         }
     }
 
@@ -51,6 +54,14 @@ impl<'a> Pages<'a> {
             match page.next {
                 Some(next) if next < self.up_to => self.after = next,
                 _ => self.ended = true,
+            }
+            let by_state = Filter {
+                state: self.filter.state,
+                ..Filter::default()
+            };
+            let states = [None, Some(MessageState::Held)];
+            if *self.filter == by_state && states.contains(&self.filter.state) {
+                self.unreadable.extend(page.unreadable);
             }
             page.messages
         } else {

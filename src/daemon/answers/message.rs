@@ -5,11 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::control::Responder;
 use crate::control::describe::{self, Situation};
-use crate::control::protocol::{Content, Filter, Item, TraceRequest};
+use crate::control::protocol::{Content, Filter, Item, MessageState, MessageSummary, TraceRequest};
 use crate::control::trace::{self, End};
-use crate::mail::{Diagnostic, Envelope, QueueId};
+use crate::mail::{Diagnostic, Envelope, HoldReason, QueueId};
 use crate::outcome::{Rules, classify_again};
-use crate::spool::Lookup;
+use crate::spool::{Lookup, Unreadable};
 
 use super::chosen::{PAGE, Pages};
 use super::{Answers, Trouble, bad_request, not_found, parse_address, parse_id};
@@ -43,6 +43,10 @@ impl Answers {
                 ))))
                 .await?;
             }
+        }
+        for message in &pages.unreadable {
+            let summary = unreadable(message);
+            to.item(Item::Message(Box::new(summary))).await?;
         }
         Ok(())
     }
@@ -131,4 +135,26 @@ fn meaning(rules: &Rules, said: &Diagnostic) -> Option<describe::Meaning> {
         class: finding.class.name().to_owned(),
         remedy: finding.remedy,
     })
+}
+
+/// One row of the queue for a message of which nothing else can be read.
+fn unreadable(message: &Unreadable) -> MessageSummary {
+    MessageSummary {
+        id: message.id.to_string(),
+        accepted: message.accepted,
+        from: message.flow.user.clone(),
+        to: String::new(),
+        recipients: u64::from(message.recipients),
+        size_bytes: message.size_bytes,
+        user: None,
+        relay: message.flow.relay.clone(),
+        mailing: message.flow.mailing.clone(),
+        mailing_key: message.flow.mailing.clone(),
+        state: MessageState::Held,
+        why: HoldReason::Damaged.name().into(),
+        why_text: "held: its record on the disk cannot be read; a copy is in corrupt/".into(),
+        next: None,
+        attempts: 0,
+        error: None,
+    }
 }

@@ -234,6 +234,36 @@ async fn what_the_disk_does_not_read_while_running_is_neither_damaged_nor_given_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_words_go_bad_while_running_is_held_and_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let lost = spool.accept("eve@example.org", 500).await;
+    let fine = spool.accept("ann@example.org", 500).await;
+    spool.until_complete().await.unwrap();
+    flip(&last_segment(directory.path()), "eve@example.org");
+    let read = spool.envelope(lost.id).await;
+    assert!(matches!(read, Err(SpoolError::Damaged { .. })), "{read:?}");
+    let status = spool.status().await;
+    assert_eq!(status.damaged_records, 1);
+    assert_eq!((status.ready.messages, status.held.messages), (1, 1));
+    assert_eq!(files(&directory.path().join("corrupt")).len(), 1);
+    let flow = FlowKey::of(&lost);
+    assert_eq!(spool.ready(&flow, QueueId::MIN, 9).await.unwrap(), []);
+    let everything = Filter::default();
+    let page = spool.list(&everything, QueueId::MIN, 9).await.unwrap();
+    assert_eq!(page.messages, [fine]);
+    let shown: Vec<_> = page.unreadable.iter().map(|it| (it.id, &it.flow)).collect();
+    assert_eq!(shown, [(lost.id, &flow)]);
+
+    // What can be read after all waits for a person, who may release it.
+    flip(&last_segment(directory.path()), "dve@example.org");
+    let back = spool.envelope(lost.id).await.unwrap().unwrap();
+    assert_eq!(back.from, lost.from);
+    assert!(matches!(&back.state, State::Held(it) if it.reason == HoldReason::Damaged));
+    assert_eq!(spool.envelope(lost.id).await.unwrap(), Some(back));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_left_since_the_last_ledger_stays_in_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());

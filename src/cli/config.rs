@@ -154,7 +154,7 @@ fn check_text(path: &Path, checked: &Result<Checked, ConfigError>) -> String {
         Err(error) => {
             _ = writeln!(text, "{error}");
             let mistakes = count(error.problems.len() as u64, "mistake", "mistakes");
-            _ = writeln!(text, "{}: {mistakes}, nothing was changed", path.display());
+            _ = writeln!(text, "{}: {mistakes}", path.display());
         }
     }
     text

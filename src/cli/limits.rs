@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::relay::NO_RELAY;
 use super::screen::{Look, Tone};
 use super::words::{count, grouped, size, span};
 use crate::control::protocol::{
@@ -36,6 +37,9 @@ pub fn limits(context: &mut Context, args: RelayArgs) -> Outcome {
         for line in lines(&screen.look, &report) {
             screen.line(line)?;
         }
+    }
+    if first && !context.screen.look.json {
+        context.screen.line(NO_RELAY)?;
     }
     Ok(())
 }

@@ -225,7 +225,7 @@ fn show(context: &mut Context, relays: &[RelayStatus], alone: bool) -> Outcome {
         return Ok(());
     }
     let lines = match relays {
-        [] => vec!["no relay is configured; see [relays] in penstock.toml".to_owned()],
+        [] => vec![NO_RELAY.to_owned()],
         [relay] if alone => detail(&screen.look, relay),
         relays => list_lines(&screen.look, relays),
     };
@@ -328,6 +328,9 @@ fn test_lines(look: &Look, report: &RelayTestReport, verdicts: [&str; 2]) -> Vec
     }
     lines
 }
+
+/// Where relays would be shown, and there is none.
+pub const NO_RELAY: &str = "no relay is configured; see: penstock relay add --help";
 
 /// The relays in a table, and below it why some of them are not active.
 fn list_lines(look: &Look, relays: &[RelayStatus]) -> Vec<String> {

@@ -190,6 +190,13 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
         );
         problems.push(format!("{damaged} put aside in corrupt/"));
     }
+    if config.relays.is_empty() {
+        problems.push(
+            "there is no relay, every message is refused: \
+             penstock relay add NAME --server [smtp.example.nl]:587"
+                .to_owned(),
+        );
+    }
     for relay in relays.iter().filter(|it| it.state != RelayState::Active) {
         let waiting = match relay.waiting {
             0 => String::new(),

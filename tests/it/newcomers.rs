@@ -216,3 +216,15 @@ async fn a_relay_that_refuses_relaying_is_found_by_its_test_message() {
         .collect();
     assert!(said.contains(&"550 5.7.1 Unable to relay"), "{said:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_without_a_relay_says_what_to_do_about_it() {
+    let penstock = Harness::start("", "").await;
+    let status = penstock.status().await;
+    let problems = status["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].as_str().unwrap().contains("penstock relay add"),
+        "{problems:?}"
+    );
+}

@@ -263,8 +263,12 @@ impl Kept {
 
 /// Takes over what came with an access token.
 fn renew(kept: &mut Kept, given: &Given, now: Timestamp) {
-    if let Some(refresh_token) = &given.refresh_token {
+    if let Some(refresh_token) = &given.refresh_token
+        && *refresh_token != kept.refresh_token
+    {
         kept.refresh_token = refresh_token.clone();
+        // What was said of the one before is not true of this one.
+        kept.facts.expires = None;
     }
     if let Some(life) = given.refresh_life {
         kept.facts.expires = now.checked_add(life).ok();

@@ -16,7 +16,7 @@ use crate::config::{OAuth, Provider, Relay, Timeouts};
 
 /// How much longer to wait when the endpoint says `slow_down` (RFC 8628 section 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
-/// No endpoint is asked less often than that.
+/// One that cannot be reached is asked less and less often, down to that.
 const INTERVAL_MAXIMUM: Duration = Duration::from_secs(60);
 
 /// What a person has to do.
@@ -75,7 +75,8 @@ impl Tokens {
         prompt: Prompt,
     ) -> Result<Granted, TokenError> {
         let (_, oauth) = login_of(relay)?;
-        let mut interval = prompt.begun.interval.min(INTERVAL_MAXIMUM);
+        let mut interval = prompt.begun.interval;
+        let longer = |it: Duration| it.max((it * 2).min(INTERVAL_MAXIMUM));
         let refused = |no| refusal(&relay.name, &oauth.token_url, no);
         loop {
             let next = Instant::now() + interval;
@@ -100,7 +101,7 @@ impl Tokens {
                 // RFC 8628 section 3.5: after a time-out less often, but on.
                 Err(trouble) => {
                     debug!(relay = relay.name, %trouble, "asked for a login in vain");
-                    interval = (interval * 2).min(INTERVAL_MAXIMUM);
+                    interval = longer(interval);
                     continue;
                 }
             };
@@ -110,11 +111,11 @@ impl Tokens {
                 (Ok(given), _) => return granted(given).map_err(refused),
                 (Err(_), Some(code)) if code == "authorization_pending" => {}
                 (Err(_), Some(code)) if code == "slow_down" => {
-                    interval = (interval + SLOWER).min(INTERVAL_MAXIMUM);
+                    interval += SLOWER;
                 }
                 (Err(No::Passing(words)), _) => {
                     debug!(relay = relay.name, words, "asked for a login in vain");
-                    interval = (interval * 2).min(INTERVAL_MAXIMUM);
+                    interval = longer(interval);
                 }
                 (Err(no @ No::Refused { .. }), _) => return Err(refused(no)),
             }

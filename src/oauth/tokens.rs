@@ -30,6 +30,9 @@ use crate::spool::Spool;
 const REST_MAXIMUM: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// And that is tried so often.
 const TEND_AGAIN: SignedDuration = SignedDuration::from_hours(6);
+/// An endpoint that gave no token for now is asked again so often: nobody should read of
+/// a trouble that is over.
+const MENDED_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 /// A login that ends within this time is said to.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 const WARN_AGAIN: SignedDuration = SignedDuration::from_hours(24);
@@ -272,9 +275,11 @@ impl Tokens {
         let Ok(account) = account(&mut accounts, relay, &bond) else {
             return;
         };
+        let ails = account.trouble.as_ref().is_some_and(TokenError::is_passing);
+        let again = if ails { MENDED_AGAIN } else { TEND_AGAIN };
         let lately = account
             .tended
-            .is_some_and(|it| now.duration_since(it).abs() < TEND_AGAIN);
+            .is_some_and(|it| now.duration_since(it).abs() < again);
         let warned = account
             .warned
             .is_some_and(|it| now.duration_since(it).abs() < WARN_AGAIN);
@@ -282,7 +287,7 @@ impl Tokens {
             account.warned = Some(now);
             warn!(relay = relay.name, %ends, "the login of a relay ends soon: penstock relay login renews it");
         }
-        if rested && !lately && account.running().is_none() {
+        if (rested || ails) && !lately && account.running().is_none() {
             account.tended = Some(now);
             self.begin(account, relay, timeouts, Want::Renewed);
         }

@@ -36,6 +36,32 @@ async fn one_token_serves_until_it_is_old_and_is_renewed_before_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_renewed_yet_is_used_to_its_end() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    endpoint.manners(|it| it.trouble = Some((503, "busy".to_owned())));
+    tokio::time::sleep(Duration::from_secs(50 * 60)).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let status = penstock.relay("out").await;
+    assert_eq!(status["state"], "active");
+    assert!(
+        words(&status["oauth"]["trouble"]).contains("status 503"),
+        "{status}"
+    );
+    // It is over, and nobody reads of it any more although there is no mail.
+    endpoint.manners(|it| it.trouble = None);
+    tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+    let status = penstock.relay("out").await;
+    assert_eq!(status["oauth"]["trouble"], Value::Null, "{status}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_token_that_is_good_once_survives_every_restart() {
     let endpoint = Endpoint::start().await;
     endpoint.manners(|it| it.rotates = true);

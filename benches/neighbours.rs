@@ -260,25 +260,25 @@ fn main_cf(package: &Path, place: &Path, relay: SocketAddr) -> String {
 fn master_cf(address: SocketAddr) -> String {
     let mut text =
         format!("{address} inet n - n - 100 smtpd\npostlog unix-dgram n - n - 1 postlogd\n");
-    for (name, limit, program) in [
-        ("pickup", "60 1", "pickup"),
-        ("cleanup", "- 0", "cleanup"),
-        ("qmgr", "300 1", "qmgr"),
-        ("rewrite", "- -", "trivial-rewrite"),
-        ("bounce", "- 0", "bounce"),
-        ("defer", "- 0", "bounce"),
-        ("trace", "- 0", "bounce"),
-        ("flush", "1000? 0", "flush"),
-        ("smtp", "- -", "smtp"),
-        ("relay", "- -", "smtp"),
-        ("error", "- -", "error"),
-        ("retry", "- -", "error"),
-        ("anvil", "- 1", "anvil"),
-        ("scache", "- 1", "scache"),
-        ("tlsmgr", "1000? 1", "tlsmgr"),
-        ("proxymap", "- -", "proxymap"),
+    for (name, private, limit, program) in [
+        ("pickup", "n", "60 1", "pickup"),
+        ("cleanup", "n", "- 0", "cleanup"),
+        ("qmgr", "n", "300 1", "qmgr"),
+        ("rewrite", "-", "- -", "trivial-rewrite"),
+        ("bounce", "-", "- 0", "bounce"),
+        ("defer", "-", "- 0", "bounce"),
+        ("trace", "-", "- 0", "bounce"),
+        ("flush", "n", "1000? 0", "flush"),
+        ("smtp", "-", "- -", "smtp"),
+        ("relay", "-", "- -", "smtp"),
+        ("error", "-", "- -", "error"),
+        ("retry", "-", "- -", "error"),
+        ("anvil", "-", "- 1", "anvil"),
+        ("scache", "-", "- 1", "scache"),
+        ("tlsmgr", "-", "1000? 1", "tlsmgr"),
+        ("proxymap", "-", "- -", "proxymap"),
     ] {
-        text.push_str(&format!("{name} unix - - n {limit} {program}\n"));
+        text.push_str(&format!("{name} unix {private} - n {limit} {program}\n"));
     }
     text
 }

@@ -22,6 +22,7 @@ mod relay_test;
 mod reload;
 mod sockets;
 mod status;
+mod systemd;
 mod traffic;
 mod transaction;
 mod verifying;
@@ -57,6 +58,7 @@ use pages::Pages;
 use reload::{Reloader, Requests};
 use sockets::{Inherited, SocketError};
 use status::Facts;
+use systemd::{tell_systemd, telling_that_we_live};
 use transaction::Office;
 
 /// How long clients in the middle of a message may go on after we were asked to stop.
@@ -549,33 +551,6 @@ fn say_where(control: &Path, intake: &Intake, config: &Config) {
     let path = control::submission::path_beside(control);
     if let Err(error) = control::submission::write(&path, control::submission::choice(&plain)) {
         warn!(%error, path = %path.display(), "cannot tell sendmail where to hand in mail");
-    }
-}
-
-/// Tells the service manager, if there is one.
-fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "cannot tell systemd how things are");
-    }
-}
-
-/// How often a service manager that waits for our end is told that we are at it.
-const TELL_AGAIN: Duration = Duration::from_secs(20);
-/// How long it is to wait from then on.
-const TELL_AGAIN_WITHIN_MICROSECONDS: u32 = 60_000_000;
-
-/// Waits for the end of something that may take long, and keeps the service manager from
-/// taking us for dead meanwhile: `final-dot` may be longer than `TimeoutStopSec`.
-async fn telling_that_we_live<T>(task: impl Future<Output = T>) -> T {
-    let mut task = std::pin::pin!(task);
-    loop {
-        tokio::select! {
-            done = &mut task => return done,
-            () = tokio::time::sleep(TELL_AGAIN) => tell_systemd(&[
-                sd_notify::NotifyState::Watchdog,
-                sd_notify::NotifyState::ExtendTimeoutUsec(TELL_AGAIN_WITHIN_MICROSECONDS),
-            ]),
-        }
     }
 }
 

@@ -16,7 +16,8 @@ use crate::control::protocol::ReloadReport;
 use crate::outcome::Rules;
 
 use super::desk::Event;
-use super::{Daemon, intake, read, say_where, tell_systemd};
+use super::systemd::tell_systemd;
+use super::{Daemon, intake, read, say_where};
 
 /// Asks for reloads; cloned freely.
 #[derive(Clone)]

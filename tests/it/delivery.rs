@@ -79,6 +79,39 @@ async fn a_connection_that_is_kept_for_the_next_message_counts_as_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_a_message_is_given_up_is_told_but_not_while_its_relay_is_paused() {
+    let out = FakeRelay::default()
+        .answering("RCPT", "450 4.2.1 mailbox busy")
+        .start()
+        .await;
+    let mut penstock = Harness::relaying_to(&out, "").await;
+    let answer = penstock
+        .submit("ann@example.org", &["bob@example.net"], "hello")
+        .await;
+    let id = answer.expect_code(250).queue_id();
+    penstock
+        .until("it failed once", |queue| queue[0]["attempts"] == 1)
+        .await;
+    let expires = async |penstock: &Harness| -> Option<jiff::Timestamp> {
+        let told = penstock.ask(json!({"show": {"id": id}})).await.remove(0);
+        let expires = told["detail"]["expires"].as_str()?;
+        Some(expires.parse().unwrap())
+    };
+    let before = expires(&penstock).await.unwrap();
+    penstock.ask(json!({"relay-pause": {"relay": "out"}})).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(expires(&penstock).await, None);
+    penstock
+        .ask(json!({"relay-resume": {"relay": "out"}}))
+        .await;
+    let after = expires(&penstock).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let moved = Duration::try_from(after.duration_since(before)).unwrap();
+    assert!(moved >= hour && moved < hour * 2, "{moved:?}");
+    penstock.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_recipient_has_its_own_result_and_the_failed_one_is_reported() {
     let out = FakeRelay::default()
         .answering("RCPT TO:<gone@", "550 5.1.1 no such user")

@@ -75,7 +75,8 @@ pub struct MessageDetail {
     pub envid: Option<String>,
     /// When it first failed for the time being.
     pub first_failure: Option<Timestamp>,
-    /// When it is given up; none before the first failure.
+    /// When it is given up; none before the first failure, while it is held, and while its
+    /// relay is paused: nobody can tell then.
     pub expires: Option<Timestamp>,
     /// The delay warning was sent.
     pub warned: bool,

@@ -182,8 +182,8 @@ impl History {
         self.expired = today;
         let first = day_of(now - KEPT);
         let removed: Result<(), SpoolError> = self.store.history_days().and_then(|days| {
-            let over = days.iter().filter(|it| **it < first);
-            over.map(|it| self.store.remove_history(it)).collect()
+            let mut over = days.iter().filter(|it| **it < first);
+            over.try_for_each(|it| self.store.remove_history(it))
         });
         if let Err(error) = removed {
             tracing::warn!(%error, "cannot remove old history");

@@ -110,7 +110,7 @@ async fn a_message_that_settles_while_it_is_moved_does_not_come_back() {
         });
     });
     let kept = held(kept, HoldReason::Administrator);
-    assert_eq!(spool.all().await, [kept.clone()]);
+    assert_eq!(spool.all().await, std::slice::from_ref(&kept));
     let copied = tempfile::tempdir().unwrap();
     copy_log(directory.path(), copied.path());
     assert_eq!(open(copied.path()).0.all().await, [kept]);
@@ -126,7 +126,7 @@ async fn what_settles_is_held_or_deleted_under_compaction_stays_so() {
     let (spool, _) = Spool::open(small, Clock::system()).unwrap();
     let clients = (0..8).map(|client| {
         let spool = spool.clone();
-        tokio::spawn(async move {
+        tokio::runtime::Handle::current().spawn(async move {
             let mut left = Vec::new();
             for number in 0..100 {
                 let length = if number % 10 == 0 { 9_000 } else { 400 };

@@ -224,7 +224,7 @@ async fn what_the_disk_does_not_read_while_running_is_neither_damaged_nor_given_
     spool.close().await.unwrap();
     let (spool, _) = open(directory.path());
     until_short(&spool).await;
-    assert_eq!(spool.all().await, [stays.clone()]);
+    assert_eq!(spool.all().await, std::slice::from_ref(&stays));
     assert_eq!(spool.octets(stays.id).await, content(stays.id, 500));
     assert_eq!(spool.status().await.damaged_records, 0);
     assert_eq!(

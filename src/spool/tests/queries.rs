@@ -256,7 +256,7 @@ async fn a_stopped_spool_does_not_show_what_the_next_open_cuts_off() {
     std::fs::write(&segment, octets).unwrap();
     let offline = Offline::open(copied.path()).unwrap();
     let listed: Result<Vec<_>, _> = offline.list(&Filter::default()).collect();
-    assert_eq!(listed.unwrap(), [kept.clone()]);
+    assert_eq!(listed.unwrap(), std::slice::from_ref(&kept));
     assert_eq!(offline.damaged_records(), 0);
     drop(offline);
     assert_eq!(open(copied.path()).0.all().await, [kept]);

@@ -113,7 +113,7 @@ fn after_the_ledger_was_lost_every_limit_counts_as_used_up() {
     };
     a_day(Limits {
         per_hour: Some(50),
-        per_day: Some(100),
+        per_day: Some(1_000),
         ..usual()
     });
     a_day(Limits {

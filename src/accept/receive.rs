@@ -29,15 +29,16 @@ impl Connection {
         let mut incoming = self.incoming();
         let mut decoder = DataDecoder::new(endings(&self.listener));
         let mut pace = Pace::new(self.live.config.timeouts.idle);
-        let mut text = Vec::new();
         let maximum = self.live.config.message.max_size_bytes;
         let mut swallowed: u64 = 0;
         while !decoder.is_ended() {
             self.some_content(&mut pace, u64::MAX).await?;
+            // Of its own for each read: who stops in the middle of a message keeps no room.
+            let mut text = Vec::new();
             let taken = decoder.feed(self.wire.unread(), &mut text);
             self.wire.consume(taken);
             incoming.push(&text).await;
-            text.clear();
+            drop(text);
             if incoming.refusal().is_some() || self.refuses_bare(decoder.met_bare_ending()) {
                 swallowed += taken as u64;
                 if swallowed > maximum.saturating_mul(SWALLOWED_SIZES) {
@@ -48,7 +49,6 @@ impl Connection {
                 }
             }
         }
-        drop(text);
         let bare = decoder.met_bare_ending();
         self.conclude(incoming, bare).await
     }
@@ -61,15 +61,14 @@ impl Connection {
         };
         let (incoming, decoder) = &mut *message;
         let mut pace = Pace::new(self.live.config.timeouts.idle);
-        let mut text = Vec::new();
         let mut left = size;
         while left > 0 {
             let taken = self.some_content(&mut pace, left).await?;
+            let mut text = Vec::new();
             decoder.feed(&self.wire.unread()[..taken], &mut text);
             self.wire.consume(taken);
             left -= taken as u64;
             incoming.push(&text).await;
-            text.clear();
         }
         if !last {
             let refusal = match incoming.refusal() {
@@ -83,6 +82,7 @@ impl Connection {
             self.chunks = Some(message);
             return Ok(Event::ChunkTaken(Ok(size)));
         }
+        let mut text = Vec::new();
         decoder.finish(&mut text);
         incoming.push(&text).await;
         let bare = decoder.met_bare_ending();

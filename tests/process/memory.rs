@@ -154,7 +154,7 @@ async fn a_thousand_that_stop_in_the_middle_of_a_message_cost_what_is_bounded() 
     }
     let added = it.own().saturating_sub(start);
     // 32 MB of content for all of them, and the rest for each.
-    below("what 1,000 stuck messages add", added, 100 * MIB);
+    below("what 1,000 stuck messages add", added, 90 * MIB);
     let mail = message("a@app.test", "b@example.net", "small", "x");
     let mut next = Client::connect(it.listen).await;
     let answer = next.submit("a@app.test", &["b@example.net"], &mail).await;

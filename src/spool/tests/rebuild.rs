@@ -21,7 +21,7 @@ async fn mail_is_accepted_while_the_index_is_read_and_the_status_says_so() {
     let mut waiting = Vec::new();
     // More than the committer would wait for: the rebuild gets stuck before that.
     for _ in 0..200 {
-        waiting.push(spool.accept("ann@example.org", 8_000).await);
+        waiting.push(spool.accept("ann@example.org", 60_000).await);
     }
     let gone = waiting.remove(7);
     spool.finish(&gone, 1).await;

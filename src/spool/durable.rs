@@ -107,7 +107,9 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(|it| SpoolError::io("open", &path, it))?;
-        Ok((store, lock(file, &path, root, File::try_lock)?))
+        let lock = lock(file, &path, root, File::try_lock)?;
+        store.remove_begun_secrets()?;
+        Ok((store, lock))
     }
 
     /// Opens nothing but the lock, shared, and changes nothing.

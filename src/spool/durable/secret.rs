@@ -58,9 +58,22 @@ impl Store {
     /// Removes a secret, durably; one that is gone already is no error.
     pub fn remove_secret(&self, name: &str) -> Result<(), SpoolError> {
         let path = self.secret_path(name)?;
-        if path.exists() {
+        let begun = path.with_extension("new");
+        if path.exists() || begun.exists() {
+            self.remove(&begun)?;
             self.remove(&path)?;
             sync_directory(&self.root.join(SECRETS))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what somebody died over before it had its name.
+    pub(super) fn remove_begun_secrets(&self) -> Result<(), SpoolError> {
+        let folder = self.root.join(SECRETS);
+        if folder.exists() {
+            for name in names(&folder)?.iter().filter(|it| it.ends_with(".new")) {
+                self.remove(&folder.join(name))?;
+            }
         }
         Ok(())
     }
@@ -122,5 +135,20 @@ mod tests {
         store.remove_secret("own").unwrap();
         assert_eq!(store.read_secret("own").unwrap(), None);
         assert_eq!(store.secret_names().unwrap(), [".."]);
+    }
+
+    #[test]
+    fn half_of_a_secret_does_not_outlive_the_next_start_or_its_removal() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, lock) = Store::open(folder.path()).unwrap();
+        store.replace_secret("own", b"first").unwrap();
+        let begun = folder.path().join("tokens/own.new");
+        std::fs::write(&begun, "ha").unwrap();
+        store.remove_secret("own").unwrap();
+        assert!(!begun.exists());
+        std::fs::write(&begun, "ha").unwrap();
+        drop((store, lock));
+        let (_store, _lock) = Store::open(folder.path()).unwrap();
+        assert!(!begun.exists());
     }
 }

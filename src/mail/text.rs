@@ -33,6 +33,26 @@ pub fn printable(said: &[u8], limit: usize) -> String {
     shown
 }
 
+/// Of a secret, this many characters are enough to be hidden: who shortens what is
+/// echoed still shows the front of it.
+const FRONT: usize = 6;
+
+/// Puts `***` wherever a text has this secret in it, or the front of it.
+pub fn hide(text: &mut String, secret: &str) {
+    if secret.len() > 3 && text.contains(secret) {
+        *text = text.replace(secret, "***");
+    }
+    let Some(front) = secret.get(..FRONT) else {
+        return;
+    };
+    while let Some(start) = text.find(front) {
+        let same = text[start..].chars().zip(secret.chars());
+        let same = same.take_while(|(one, other)| one == other);
+        let end = start + same.map(|(it, _)| it.len_utf8()).sum::<usize>();
+        text.replace_range(start..end, "***");
+    }
+}
+
 /// Whether a character would act on a terminal or a reader rather than be read.
 pub fn steers(letter: char) -> bool {
     letter.is_control()
@@ -45,6 +65,23 @@ pub fn steers(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_secret_neither_the_whole_nor_its_front_is_shown() {
+        for (said, shown) in [
+            ("what is s3cr3t-tökén?", "what is ***?"),
+            ("what is s3cr3t-tö...", "what is ***..."),
+            ("s3cr3t s3cr3t-x", "*** ***x"),
+            ("s3cr3", "s3cr3"),
+        ] {
+            let mut text = said.to_owned();
+            hide(&mut text, "s3cr3t-tökén");
+            assert_eq!(text, shown);
+        }
+        let mut short = "a password".to_owned();
+        hide(&mut short, "pas");
+        assert_eq!(short, "a password");
+    }
 
     #[test]
     fn ordinary_words_stay_as_they_are() {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use url::form_urlencoded;
 
 use super::web::Said;
 use crate::config::Secret;
-use crate::mail::text::printable;
+use crate::mail::text::{hide, printable};
 
 /// Where an answer does not tell how long a token lives.
 const LIFE: Duration = Duration::from_secs(300);
@@ -62,10 +63,11 @@ struct GivenFile {
 struct BegunFile {
     device_code: String,
     user_code: String,
-    #[serde(alias = "verification_url")]
-    verification_uri: String,
-    #[serde(alias = "verification_url_complete")]
+    verification_uri: Option<String>,
     verification_uri_complete: Option<String>,
+    /// What Google says instead; some say both.
+    verification_url: Option<String>,
+    verification_url_complete: Option<String>,
     expires_in: Option<Number>,
     interval: Option<Number>,
 }
@@ -143,13 +145,16 @@ pub(super) fn begun(said: &Said, secrets: &[&Secret]) -> Result<Begun, No> {
     };
     let shown = |it: &str| printable(it.as_bytes(), 500);
     let page = |it: &str| it.starts_with("https://") || it.starts_with("http://");
-    if !page(&file.verification_uri) || file.user_code.is_empty() || file.device_code.is_empty() {
+    let uri = file.verification_uri.or(file.verification_url);
+    let uri = uri.unwrap_or_default();
+    if !page(&uri) || file.user_code.is_empty() || file.device_code.is_empty() {
         return Err(strange("a login without a page or a code"));
     }
     Ok(Begun {
-        page: shown(&file.verification_uri),
+        page: shown(&uri),
         whole_page: file
             .verification_uri_complete
+            .or(file.verification_url_complete)
             .filter(|it| page(it))
             .map(|it| shown(&it)),
         user_code: shown(&file.user_code),
@@ -170,15 +175,10 @@ fn strange(words: &str) -> No {
 fn no(said: &Said, secrets: &[&Secret]) -> No {
     let status = said.status;
     let Ok(file) = serde_json::from_slice::<NoFile>(&said.body) else {
-        let text = String::from_utf8_lossy(&said.body);
-        let first = text.lines().find(|it| !it.trim().is_empty());
-        let first = printable(hidden(first.unwrap_or_default(), secrets).as_bytes(), 100);
-        return match (300..400).contains(&status) {
-            true => No::Passing(format!(
-                "status {status}, a redirect, which is not followed"
-            )),
-            false => No::Passing(format!("status {status}, no OAuth answer: {first}")),
-        };
+        return No::Passing(match (300..400).contains(&status) {
+            true => format!("status {status}, a redirect, which is not followed"),
+            false => format!("status {status}, no OAuth answer{}", quoted(said, secrets)),
+        });
     };
     let code = printable(hidden(&file.error, secrets).as_bytes(), 60);
     let words = hidden(&file.error_description.unwrap_or_default(), secrets);
@@ -195,12 +195,38 @@ fn no(said: &Said, secrets: &[&Secret]) -> No {
     No::Refused { code, words }
 }
 
-/// An endpoint that quotes what it was sent must not put it into a log.
+/// The first line of a page that somebody wrote for people. An answer that is no page, or
+/// is about tokens, may have one in it: of that the length and the kind must do.
+fn quoted(said: &Said, secrets: &[&Secret]) -> String {
+    let text = String::from_utf8_lossy(&said.body);
+    let kind = said.kind.split(';').next().unwrap_or_default().trim();
+    let kind = kind.to_ascii_lowercase();
+    let lower = text.to_ascii_lowercase();
+    let is_page = matches!(kind.as_str(), "text/html" | "text/plain")
+        && !(200..300).contains(&said.status)
+        && !["token", "code"].iter().any(|it| lower.contains(it));
+    match text.lines().find(|it| !it.trim().is_empty()) {
+        Some(line) if is_page => {
+            let line = hidden(line, secrets);
+            format!(": {}", printable(line.as_bytes(), 100))
+        }
+        _ => {
+            let kind = if kind.is_empty() { "unknown" } else { &kind };
+            let length = said.body.len();
+            let kind = printable(hidden(kind, secrets).as_bytes(), 60);
+            format!(" ({length} octets, content type {kind})")
+        }
+    }
+}
+
+/// An endpoint that quotes what it was sent, as it is or as it was written in the form,
+/// must not put it into a log.
 fn hidden(text: &str, secrets: &[&Secret]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().map(|it| it.expose()) {
-        if secret.len() > 3 {
-            text = text.replace(secret, "***");
+        let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        for form in [secret, &encoded] {
+            hide(&mut text, form);
         }
     }
     text
@@ -219,7 +245,59 @@ mod tests {
     fn said(status: u16, body: &str) -> Said {
         Said {
             status,
+            kind: "text/html; charset=utf-8".to_owned(),
             body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_quoted_where_a_token_may_be_in_it() {
+        for (status, kind, body) in [
+            (200, "text/plain", "access_token=s3cr3t&token_type=bearer"),
+            (
+                200,
+                "application/json",
+                "\u{feff}{\"access_token\":\"s3cr3t\"}",
+            ),
+            (200, "", r#"{"access_token":"s3cr3t","expires_in":true}"#),
+            (200, "text/html", "s3cr3t"),
+            (400, "text/plain", "refresh_token=s3cr3t is bad"),
+            (400, "text/html", "<p>device Code s3cr3t"),
+            (500, "application/x-www-form-urlencoded", "a=s3cr3t"),
+        ] {
+            let said = Said {
+                kind: kind.to_owned(),
+                ..said(status, body)
+            };
+            for told in [
+                given(&said, &[]).unwrap_err(),
+                begun(&said, &[]).unwrap_err(),
+            ] {
+                let told = format!("{told:?}");
+                assert!(!told.contains("s3cr3t"), "{told}");
+                assert!(told.contains("octets, content type"), "{told}");
+            }
+        }
+        let busy = given(&said(503, "\n<h1>We are busy</h1>"), &[]).unwrap_err();
+        let words = "status 503, no OAuth answer: <h1>We are busy</h1>";
+        assert_eq!(busy, No::Passing(words.to_owned()));
+    }
+
+    #[test]
+    fn what_was_sent_is_not_shown_encoded_or_shortened_either() {
+        let secret = Secret::new("0.AX+s3cr/t=~x".into());
+        for echo in [
+            "0.AX+s3cr/t=~x",
+            "0.AX%2Bs3cr%2Ft%3D%7Ex",
+            "0.AX+s3c...",
+            "0.AX%2Bs3",
+        ] {
+            let body = format!(r#"{{"error":"invalid_grant","error_description":"[{echo}] no"}}"#);
+            let told = given(&said(400, &body), &[&secret]).unwrap_err();
+            let No::Refused { words, .. } = told else {
+                panic!("{told:?}");
+            };
+            assert!(!words.contains("s3c") && words.ends_with("] no"), "{words}");
         }
     }
 
@@ -278,5 +356,12 @@ mod tests {
         assert_eq!(it.page, "https://a.example/device");
         assert!(!it.user_code.contains('\x1b'));
         assert!(begun(&said(200, &body("javascript:alert(1)")), &[]).is_err());
+        // Who says it in both ways says it.
+        let both = r#"{"device_code":"d","user_code":"X","verification_uri":"https://a.example/",
+            "verification_url":"https://a.example/"}"#;
+        assert_eq!(
+            begun(&said(200, both), &[]).unwrap().page,
+            "https://a.example/"
+        );
     }
 }

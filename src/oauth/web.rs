@@ -33,6 +33,8 @@ const PATIENCE_MAXIMUM: Duration = Duration::from_secs(60);
 /// What an endpoint said.
 pub(super) struct Said {
     pub(super) status: u16,
+    /// Its Content-Type.
+    pub(super) kind: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -90,10 +92,19 @@ impl Web {
                 return timeout_at(answered_by, asked).await.map_err(late)?;
             }
             let client = self.client(ca_file).await?;
-            let stream = timeout_at(connected_by, client.connect(endpoint.host(), stream))
-                .await
-                .map_err(|_| "no TLS in time".to_owned())?
-                .map_err(|error| format!("no TLS: {error}"))?;
+            let secured = timeout_at(connected_by, client.connect(endpoint.host(), stream)).await;
+            let stream = match secured {
+                Ok(Ok(stream)) => stream,
+                // Nothing was sent yet.
+                Ok(Err(error)) => {
+                    trouble = format!("no TLS: {error}");
+                    continue;
+                }
+                Err(_) => {
+                    trouble = "no TLS in time".to_owned();
+                    continue;
+                }
+            };
             let answered_by = Instant::now() + timeouts.command.min(PATIENCE_MAXIMUM);
             let asked = exchange(stream, endpoint, form);
             return timeout_at(answered_by, asked).await.map_err(late)?;
@@ -108,7 +119,11 @@ impl Web {
                 .await
                 .map_err(|error| printable(error.to_string().as_bytes(), 200))?,
         };
-        let all = found.into_iter().take(ADDRESSES_MAXIMUM);
+        // In clear nothing leaves this machine, whatever a name is said to mean.
+        let found = found
+            .into_iter()
+            .filter(|it| endpoint.is_https() || it.is_loopback());
+        let all = found.take(ADDRESSES_MAXIMUM);
         Ok(all.map(|it| SocketAddr::new(it, endpoint.port())).collect())
     }
 
@@ -165,12 +180,16 @@ where
     let answered = async {
         let answer = sender.send_request(request).await.map_err(told)?;
         let status = answer.status().as_u16();
+        let kind = answer.headers().get(CONTENT_TYPE);
+        let kind = kind.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let kind = kind.to_owned();
         let body = Limited::new(answer.into_body(), ANSWER_MAXIMUM)
             .collect()
             .await
             .map_err(|error| printable(error.to_string().as_bytes(), 200))?;
         Ok(Said {
             status,
+            kind,
             body: body.to_bytes().to_vec(),
         })
     };

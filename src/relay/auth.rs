@@ -9,7 +9,7 @@ use super::RelayError;
 use super::wire::Wire;
 use crate::config::{AuthMethod, Secret};
 use crate::mail::Stage;
-use crate::mail::text::printable;
+use crate::mail::text::{hide, printable};
 use crate::smtp::{Extensions, Reply};
 use std::time::Duration;
 
@@ -86,8 +86,11 @@ pub(super) async fn log_in(
 ) -> Result<Reply, RelayError> {
     wire.mask(secrets(login));
     match mechanism {
-        Mechanism::Plain => single(wire, mechanism, plain(login), limit).await,
-        Mechanism::XOauth2 => single(wire, mechanism, xoauth2(login), limit).await,
+        Mechanism::Plain => single(wire, mechanism, plain(login), login, limit).await,
+        Mechanism::XOauth2 => {
+            wire.veil_challenges();
+            single(wire, mechanism, xoauth2(login), login, limit).await
+        }
         Mechanism::Login => {
             // Servers word the two questions as they like; their order is always this.
             let reply = ask(wire, "AUTH LOGIN", limit).await?;
@@ -123,6 +126,7 @@ async fn single(
     wire: &mut Wire,
     mechanism: Mechanism,
     response: String,
+    login: &Login<'_>,
     limit: Duration,
 ) -> Result<Reply, RelayError> {
     let command = format!("AUTH {}", mechanism.name());
@@ -144,7 +148,11 @@ async fn single(
     let mut explained = None;
     let mut reply = reply;
     if reply.code == 334 {
-        explained = explanation(&reply);
+        explained = explanation(&reply, |text| {
+            wire.hide(text);
+            hide(text, login.password.expose());
+            hide(text, &BASE64.encode(login.password.expose()));
+        });
         reply = wire
             .command(Stage::Auth, "", "(an empty line)", limit)
             .await?;
@@ -162,15 +170,21 @@ const TOKEN_REFUSED: &str = "Penstock: the server refuses the access token";
 
 /// What the JSON in a challenge says (the same from Google and Microsoft):
 /// `{"status":"401","schemes":"Bearer","scope":"https://mail.google.com/"}`.
-fn explanation(challenge: &Reply) -> Option<String> {
+/// A server that puts there what it was sent must not put it into a log.
+fn explanation(challenge: &Reply, hide: impl Fn(&mut String)) -> Option<String> {
     let octets = BASE64.decode(challenge.lines.first()?.trim()).ok()?;
     let json: serde_json::Value = serde_json::from_slice(&octets).ok()?;
     let said: Vec<String> = ["status", "schemes", "scope"]
         .iter()
         .filter_map(|key| {
             let value = json.get(key)?;
-            let value = value.as_str().map_or(value.to_string(), str::to_owned);
-            Some(format!("{key} {}", printable(value.as_bytes(), 100)))
+            let mut value = value.as_str().map_or(value.to_string(), str::to_owned);
+            if *key == "status" {
+                value.retain(|it| it.is_ascii_digit());
+                value.truncate(3);
+            }
+            hide(&mut value);
+            (!value.is_empty()).then(|| format!("{key} {}", printable(value.as_bytes(), 100)))
         })
         .collect();
     (!said.is_empty()).then(|| said.join(", "))
@@ -297,7 +311,7 @@ mod tests {
             enhanced: None,
             lines: vec![BASE64.encode(text)],
         };
-        let told = |text: &str| explanation(&challenge(text));
+        let told = |text: &str| explanation(&challenge(text), |_| ());
         assert_eq!(
             told(r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#),
             Some("status 400, schemes Bearer, scope https://mail.google.com/".into())
@@ -309,14 +323,21 @@ mod tests {
             "no JSON has such a character"
         );
         let escaped = told(r#"{"status":"4\u001b[2J"}"#).unwrap();
-        assert!(!escaped.contains('\u{1b}'), "{escaped}");
+        assert_eq!(escaped, "status 42");
+        // Who echoes the token there, shortened, does not get it into a log.
+        let echoed = challenge(r#"{"status":"401","scope":"ya29.s3cr3t..."}"#);
+        let token = "ya29.s3cr3t-and-more";
+        assert_eq!(
+            explanation(&echoed, |it| hide(it, token)),
+            Some("status 401, scope ***...".into())
+        );
         for nonsense in ["", "no", "{}", "[1]", "null"] {
             assert_eq!(told(nonsense), None, "{nonsense}");
         }
         let mut reply = challenge("");
         reply.lines = vec!["not base64 at all".into()];
-        assert_eq!(explanation(&reply), None);
+        assert_eq!(explanation(&reply, |_| ()), None);
         reply.lines.clear();
-        assert_eq!(explanation(&reply), None);
+        assert_eq!(explanation(&reply, |_| ()), None);
     }
 }

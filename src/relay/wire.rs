@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::RelayError;
 use super::transcript::{Said, Transcript};
 use crate::mail::Stage;
-use crate::mail::text::printable;
+use crate::mail::text::{hide, printable};
 use crate::smtp::{Reply, ReplyError, ReplyParser};
 
 /// Replies that arrived and were not asked for yet: beyond this we stop reading, and the
@@ -94,11 +94,8 @@ pub(super) struct Wire {
     masked: Vec<String>,
     /// What was sent under other words: not to be shown when the server echoes it.
     sent: Vec<String>,
+    veils_challenges: bool,
 }
-
-/// A server that shortens what it echoes still shows the front of it: of what was sent,
-/// this many characters are enough to be hidden.
-const ECHO_MINIMUM: usize = 6;
 
 impl Wire {
     pub(super) fn new(stream: Stream, transcript: Option<Transcript>) -> Self {
@@ -110,6 +107,7 @@ impl Wire {
             transcript,
             masked: Vec::new(),
             sent: Vec::new(),
+            veils_challenges: false,
         }
     }
 
@@ -138,6 +136,11 @@ impl Wire {
     /// From now on, replaces these words wherever the server says them.
     pub(super) fn mask(&mut self, words: impl IntoIterator<Item = String>) {
         self.masked = words.into_iter().filter(|it| it.len() > 3).collect();
+    }
+
+    /// From now on, the transcript does not show what a challenge says.
+    pub(super) fn veil_challenges(&mut self) {
+        self.veils_challenges = true;
     }
 
     /// Whether octets wait that were not read as a reply.
@@ -316,7 +319,11 @@ impl Wire {
                     self.hide(line);
                 }
                 if self.transcript.is_some() {
-                    let words = String::from_utf8_lossy(&reply.to_wire()).into_owned();
+                    let words = match reply.code {
+                        // What is encoded in it hides from whoever looks for secrets.
+                        334 if self.veils_challenges => "334 ***".to_owned(),
+                        _ => String::from_utf8_lossy(&reply.to_wire()).into_owned(),
+                    };
                     self.record(Said::Theirs, &words);
                 }
                 Some(Ok(reply))
@@ -338,21 +345,14 @@ impl Wire {
 
     /// A server that answers `500 what is c2VjcmV0?`, or a box in between that echoes the
     /// line it was sent, must not put a password into a log.
-    fn hide(&self, text: &mut String) {
-        for word in self.masked.iter().chain(&self.sent) {
+    pub(super) fn hide(&self, text: &mut String) {
+        for word in &self.masked {
             if word.len() > 3 && text.contains(word.as_str()) {
                 *text = text.replace(word.as_str(), "***");
             }
         }
-        for word in self.sent.iter().filter(|it| it.is_ascii()) {
-            let Some(front) = word.get(..ECHO_MINIMUM) else {
-                continue;
-            };
-            while let Some(start) = text.find(front) {
-                let same = text[start..].bytes().zip(word.bytes());
-                let end = start + same.take_while(|(one, other)| one == other).count();
-                text.replace_range(start..end, "***");
-            }
+        for word in &self.sent {
+            hide(text, word);
         }
     }
 

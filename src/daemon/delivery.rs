@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::config::{Grant, Limits, Relay};
+use crate::config::Limits;
 use crate::mail::QueueId;
 use crate::outcome::{Cause, Health};
 use crate::release::{Ledger, Release};
@@ -371,13 +371,7 @@ impl Delivery {
     /// A relay that is gone, or whose application needs nobody now, has no use for a
     /// login.
     async fn forget_logins(&self) {
-        let by_person = |it: &&Relay| {
-            let oauth = it.credentials.as_ref().and_then(|it| it.oauth());
-            oauth.is_some_and(|it| it.grant == Grant::Login)
-        };
-        let relays = self.live.config.relays.values();
-        let logins: Vec<&Relay> = relays.filter(by_person).collect();
-        self.office.tokens.retain(&logins).await;
+        self.office.tokens.retain().await;
     }
 
     /// What is done once a minute: delay warnings for what waits for a paused relay, and

@@ -250,6 +250,7 @@ pub struct Daemon {
     live: watch::Sender<Arc<Live>>,
     rules: watch::Sender<Arc<Rules>>,
     desk: Desk,
+    tokens: Tokens,
     facts: Arc<Facts>,
     clock: Clock,
     path: Option<PathBuf>,
@@ -294,10 +295,11 @@ impl Daemon {
 
         let deliveries = Lifecycle::default();
         let tokens = Tokens::new(dns.clone(), clock.clone(), Keeper::Spool(spool.clone()));
+        tokens.configured(live.borrow().config.relays.values());
         let office = Arc::new(Office {
             spool: spool.clone(),
             pool: Pool::new(dns.clone(), clock.clone(), tokens.clone()),
-            tokens,
+            tokens: tokens.clone(),
             live: seen.clone(),
             rules: refusal_rules,
             clock: clock.clone(),
@@ -401,6 +403,7 @@ impl Daemon {
             live,
             rules,
             desk,
+            tokens,
             facts,
             clock,
             path,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Relay;
+use crate::config::{Relay, Secret};
 use crate::control::protocol::{Dialogue, RelayTestReport, Side};
 use crate::mail::Stage;
 use crate::outcome::{Rules, classify_error};
@@ -13,11 +13,16 @@ use super::transaction::Office;
 
 /// Connects, secures, logs in and says QUIT.
 pub async fn run(office: &Office, relay: Arc<Relay>) -> TestReport {
+    run_with(office, relay, None).await
+}
+
+/// The same with this access token, if there is one, instead of the relay's own.
+pub async fn run_with(office: &Office, relay: Arc<Relay>, token: Option<&Secret>) -> TestReport {
     let live = office.live.borrow().clone();
     let timeouts = live.config.timeouts;
     office
         .pool
-        .test(relay, timeouts, &live.config.hostname)
+        .test_with(relay, timeouts, &live.config.hostname, token)
         .await
 }
 

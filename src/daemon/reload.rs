@@ -95,6 +95,7 @@ impl Daemon {
         let next =
             intake::live(new.clone(), self.spool.path()).map_err(|error| error.to_string())?;
         // Everything that the system could refuse was asked of it.
+        self.tokens.configured(new.relays.values());
         self.live.send_replace(Arc::new(next));
         self.rules.send_replace(Arc::new(rules));
         self.facts.configured(self.clock.now());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -39,12 +40,15 @@ pub(super) type Outcome = Result<AccessToken, TokenError>;
 pub(super) struct Account {
     /// The relay as it was when all this was learned; another one starts anew.
     purpose: Option<(Bond, OAuth)>,
-    /// Counts purposes.
+    /// Tells it from every other purpose of any account, those that are gone too: a task
+    /// may come back when its account was dropped and made again.
     pub(super) purpose_number: u64,
     pub(super) token: Option<AccessToken>,
     asking: Option<Asking>,
     /// A login that could not be written down: the one on the disk may be dead.
     pub(super) unsaved: Option<Kept>,
+    /// Why it could not.
+    pub(super) unwritten: Option<TokenError>,
     /// What may be shown of the login.
     pub(super) facts: Option<Facts>,
     /// The disk was asked for the facts.
@@ -67,6 +71,9 @@ pub(super) struct Asking {
     pub(super) told: watch::Receiver<Option<Outcome>>,
 }
 
+/// The next purpose's number.
+static PURPOSE: AtomicU64 = AtomicU64::new(1);
+
 /// The account of a relay as it is configured now.
 pub(super) fn account<'a>(
     accounts: &'a mut MutexGuard<'_, HashMap<String, Account>>,
@@ -75,14 +82,10 @@ pub(super) fn account<'a>(
 ) -> Result<&'a mut Account, TokenError> {
     let (_, oauth) = login_of(relay)?;
     let account = accounts.entry(relay.name.clone()).or_default();
-    let same = account
-        .purpose
-        .as_ref()
-        .is_some_and(|it| it.0 == *bond && it.1 == *oauth);
-    if !same {
+    if !account.is_exactly(bond, oauth) {
         *account = Account {
             purpose: Some((bond.clone(), oauth.clone())),
-            purpose_number: account.purpose_number + 1,
+            purpose_number: PURPOSE.fetch_add(1, Ordering::Relaxed),
             // Still under way: what it may write must be on the disk before ours.
             asking: account.asking.take(),
             ..Account::default()
@@ -95,6 +98,12 @@ impl Account {
     /// Whether what is learned of this login is about the relay as it is now.
     pub(super) fn is_for(&self, bond: &Bond) -> bool {
         self.purpose.as_ref().is_some_and(|it| it.0 == *bond)
+    }
+
+    /// Whether it is, and what is asked of the endpoint is the same, too.
+    pub(super) fn is_exactly(&self, bond: &Bond, oauth: &OAuth) -> bool {
+        let purpose = self.purpose.as_ref();
+        purpose.is_some_and(|it| it.0 == *bond && it.1 == *oauth)
     }
 
     /// The task that asks the endpoint, while it does.

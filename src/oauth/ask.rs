@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::account::{AccessToken, Outcome};
 use super::answer::{self, Given};
@@ -23,8 +23,6 @@ const RENEW_AGAIN: Duration = Duration::from_secs(60);
 pub(super) enum Want {
     /// The next access token.
     Renewed,
-    /// Somebody brings a refresh token from elsewhere.
-    Brought { refresh_token: Secret, by: String },
     /// Somebody has logged in.
     Granted { granted: Granted, by: String },
 }
@@ -49,7 +47,7 @@ impl Shared {
     pub(super) async fn ask(&self, relay: &Relay, timeouts: &Timeouts, want: Want) -> Outcome {
         let (_, oauth) = login_of(relay)?;
         let bond = bond_of(relay)?;
-        let asked = self.clock.uptime();
+        let mut asked = self.clock.uptime();
         let now = self.clock.now();
         let given = match (oauth.grant, want) {
             (Grant::ClientCredentials, _) => {
@@ -73,19 +71,16 @@ impl Shared {
                 if rotated || unsaved || long_ago {
                     kept.facts.used = now;
                     renew(&mut kept, &given, now);
-                    self.keep(&relay.name, kept).await?;
+                    if let Err(trouble) = self.keep(&relay.name, kept, true).await {
+                        // The token is good, and the mail need not wait for the disk.
+                        warn!(relay = relay.name, %trouble, "a login was renewed and cannot be written down");
+                    }
                 }
                 given
             }
-            (Grant::Login, Want::Brought { refresh_token, by }) => {
-                let given = self.refresh(relay, oauth, &refresh_token, timeouts).await?;
-                let mut kept = Kept::new(bond, refresh_token, by, now);
-                renew(&mut kept, &given, now);
-                self.keep(&relay.name, kept).await?;
-                given
-            }
             (Grant::Login, Want::Granted { granted, by }) => {
-                let given = granted.0;
+                let given = granted.given;
+                asked = granted.at;
                 let Some(refresh_token) = given.refresh_token.clone() else {
                     return Err(TokenError::NotLoggedIn {
                         relay: relay.name.clone(),
@@ -94,7 +89,7 @@ impl Shared {
                 };
                 let mut kept = Kept::new(bond, refresh_token, by, now);
                 renew(&mut kept, &given, now);
-                self.keep(&relay.name, kept).await?;
+                self.keep(&relay.name, kept, false).await?;
                 given
             }
         };
@@ -112,7 +107,7 @@ impl Shared {
         })
     }
 
-    async fn refresh(
+    pub(super) async fn refresh(
         &self,
         relay: &Relay,
         oauth: &OAuth,
@@ -154,10 +149,14 @@ impl Shared {
 
     /// Remembers what came of asking.
     pub(super) fn learn(&self, relay: &Relay, purpose: u64, outcome: &Outcome) {
+        let (Ok((_, oauth)), Ok(bond)) = (login_of(relay), bond_of(relay)) else {
+            return;
+        };
         let mut accounts = self.accounts();
+        // A token of one account must never be shown to another's server.
         let Some(account) = accounts
             .get_mut(&relay.name)
-            .filter(|it| it.purpose_number == purpose)
+            .filter(|it| it.purpose_number == purpose && it.is_exactly(&bond, oauth))
         else {
             return;
         };
@@ -188,18 +187,13 @@ impl Shared {
         if let Some(kept) = unsaved.filter(|it| it.bond == *bond) {
             return Ok(kept);
         }
-        let octets = match &self.keeper {
-            Keeper::Spool(spool) => spool
-                .secret(relay)
-                .await
-                .map_err(|error| ours("read", &error))?,
-            #[cfg(test)]
-            Keeper::Memory(files) => files.lock().unwrap().get(relay).cloned(),
-        };
-        let octets = octets.ok_or_else(|| TokenError::NotLoggedIn {
-            relay: relay.to_owned(),
-            why: "nobody has logged in yet".to_owned(),
-        })?;
+        let octets = self
+            .octets(relay)
+            .await?
+            .ok_or_else(|| TokenError::NotLoggedIn {
+                relay: relay.to_owned(),
+                why: "nobody has logged in yet".to_owned(),
+            })?;
         let kept = Kept::read(relay, &octets, bond)?;
         let mut accounts = self.accounts();
         if let Some(account) = accounts.get_mut(relay).filter(|it| it.is_for(bond)) {
@@ -209,18 +203,83 @@ impl Shared {
         Ok(kept)
     }
 
-    /// Writes a login down; one that cannot be written is kept in mind.
-    async fn keep(&self, relay: &str, kept: Kept) -> Result<(), TokenError> {
+    /// Writes a login down, if it is still wanted. Of a renewed one that cannot be written
+    /// the one before may be dead: it is kept in mind, and written later.
+    async fn keep(&self, relay: &str, kept: Kept, is_renewal: bool) -> Result<(), TokenError> {
+        let _writing = self.writing.lock().await;
+        self.is_wanted(relay, &kept.bond, is_renewal).await?;
         let written = self.write(relay, Some(kept.write())).await;
         let mut accounts = self.accounts();
-        // It may have been configured for something else meanwhile.
-        let account = accounts.get_mut(relay);
-        if let Some(account) = account.filter(|it| it.is_for(&kept.bond)) {
+        let account = accounts.get_mut(relay).filter(|it| it.is_for(&kept.bond));
+        if let Some(account) = account.filter(|_| written.is_ok() || is_renewal) {
             account.facts = Some(kept.facts.clone());
             account.looked = true;
             account.unsaved = written.is_err().then_some(kept);
+            account.unwritten = written.clone().err();
         }
         written
+    }
+
+    /// Writes down what could not be written, without asking anybody.
+    pub(super) async fn save_again(&self, relay: &str) {
+        let unsaved = || self.accounts().get(relay).and_then(|it| it.unsaved.clone());
+        if unsaved().is_none() {
+            return;
+        }
+        let _writing = self.writing.lock().await;
+        let Some(kept) = unsaved() else { return };
+        let written = match self.is_wanted(relay, &kept.bond, true).await {
+            Ok(()) => self.write(relay, Some(kept.write())).await,
+            Err(changed) => Err(changed),
+        };
+        let mut accounts = self.accounts();
+        if let Some(account) = accounts.get_mut(relay).filter(|it| it.is_for(&kept.bond)) {
+            if written.is_ok() {
+                info!(relay, "the renewed login is written down now");
+                account.unsaved = None;
+            }
+            account.unwritten = written.err();
+        }
+    }
+
+    /// Whether the configuration has a use for a login. What renews the one on the disk may
+    /// always replace it: nobody else has what it is replaced with.
+    async fn is_wanted(
+        &self,
+        relay: &str,
+        bond: &Bond,
+        is_renewal: bool,
+    ) -> Result<(), TokenError> {
+        let live = match &*self.live() {
+            Some(live) => live.get(relay).cloned(),
+            None => return Ok(()),
+        };
+        let wanted = match live {
+            Some((Grant::Login, live)) if live == *bond => true,
+            Some((Grant::Login, _)) if is_renewal => {
+                let there = self.octets(relay).await?;
+                there.is_some_and(|it| Kept::read(relay, &it, bond).is_ok())
+            }
+            Some(_) | None => false,
+        };
+        match wanted {
+            true => Ok(()),
+            false => Err(TokenError::NotLoggedIn {
+                relay: relay.to_owned(),
+                why: "the relay was changed meanwhile; log in again".to_owned(),
+            }),
+        }
+    }
+
+    async fn octets(&self, relay: &str) -> Result<Option<Vec<u8>>, TokenError> {
+        match &self.keeper {
+            Keeper::Spool(spool) => spool
+                .secret(relay)
+                .await
+                .map_err(|error| ours("read", &error)),
+            #[cfg(test)]
+            Keeper::Memory(files) => Ok(files.lock().unwrap().get(relay).cloned()),
+        }
     }
 
     pub(super) async fn write(

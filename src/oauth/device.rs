@@ -49,6 +49,10 @@ impl Tokens {
             });
         };
         let mut form = vec![("client_id", oauth.client_id.as_str())];
+        // RFC 8628 section 3.1: an application with a secret shows it here, too.
+        if let Some(secret) = &oauth.client_secret {
+            form.push(("client_secret", secret.expose()));
+        }
         if !oauth.scope.is_empty() {
             form.push(("scope", &oauth.scope));
         }
@@ -88,6 +92,7 @@ impl Tokens {
                 }));
             }
             sleep_until(next).await;
+            let at = self.clock().uptime();
             let mut form = vec![
                 ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
                 ("device_code", prompt.begun.device_code.expose()),
@@ -108,7 +113,7 @@ impl Tokens {
             let mut secrets = self.secrets_of(oauth);
             secrets.push(&prompt.begun.device_code);
             match (answer::given(&said, &secrets), answer::code(&said)) {
-                (Ok(given), _) => return granted(given).map_err(refused),
+                (Ok(given), _) => return granted(given, at).map_err(refused),
                 (Err(_), Some(code)) if code == "authorization_pending" => {}
                 (Err(_), Some(code)) if code == "slow_down" => {
                     interval += SLOWER;
@@ -123,9 +128,9 @@ impl Tokens {
     }
 }
 
-fn granted(given: Given) -> Result<Granted, No> {
+fn granted(given: Given, at: Duration) -> Result<Granted, No> {
     match given.refresh_token.is_some() {
-        true => Ok(Granted(given)),
+        true => Ok(Granted { given, at }),
         false => Err(No::Refused {
             code: "no refresh token".to_owned(),
             words: "the login worked, and came without what would renew it; the scope has to ask \

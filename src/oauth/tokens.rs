@@ -5,6 +5,7 @@
 //! new refresh token is written down even if nobody waits for it any more.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,13 +38,27 @@ const MENDED_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 const WARN_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 /// How long the end of the daemon waits for an endpoint.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
+///
+/// As long as its answer may take: one that gives a new refresh token with every answer
+/// has ended the old one when it begins to answer.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(125);
 /// A token that ends so soon is not shown to a relay any more.
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// What somebody's login brought, not written down yet.
 #[derive(Debug, Clone)]
-pub struct Granted(pub(super) Given);
+pub struct Granted {
+    pub(super) given: Given,
+    /// Uptime when it was asked for.
+    pub(super) at: Duration,
+}
+
+impl Granted {
+    /// What it would be used with: to see first whether the relay takes it.
+    pub fn access_token(&self) -> &Secret {
+        &self.given.access_token
+    }
+}
 
 /// How a relay's login stands, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +95,16 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
     accounts: Mutex<HashMap<String, Account>>,
     tasks: Mutex<JoinSet<()>>,
+    /// No endpoint is asked any more.
+    closed: AtomicBool,
+    /// What the configuration in use wants tokens for; none: nobody has told yet.
+    live: Mutex<Option<Wanted>>,
+    /// Whoever writes or removes a login holds this.
+    pub(super) writing: tokio::sync::Mutex<()>,
 }
+
+/// Relays that take tokens, and what their logins hold for.
+type Wanted = HashMap<String, (Grant, Bond)>;
 
 /// The login of a relay that takes tokens.
 pub(super) fn login_of(relay: &Relay) -> Result<(&Credentials, &OAuth), TokenError> {
@@ -124,7 +148,20 @@ impl Tokens {
             keeper,
             accounts: Mutex::default(),
             tasks: Mutex::default(),
+            closed: AtomicBool::new(false),
+            live: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
         }))
+    }
+
+    /// Another configuration is in use, from now on: what was begun for the one before is
+    /// not kept any more.
+    pub fn configured<'a>(&self, relays: impl IntoIterator<Item = &'a Relay>) {
+        let wanted = relays.into_iter().filter_map(|relay| {
+            let (_, oauth) = login_of(relay).ok()?;
+            Some((relay.name.clone(), (oauth.grant, bond_of(relay).ok()?)))
+        });
+        *self.0.live() = Some(wanted.collect());
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -167,7 +204,8 @@ impl Tokens {
             wait(other).await.ok();
         };
         match (wait(told).await, old) {
-            (Err(trouble), Some(old)) if trouble.is_passing() => {
+            // A login that has ended does not end what it has brought; relay list shows it.
+            (Err(trouble), Some(old)) => {
                 debug!(relay = relay.name, %trouble, "the token is used until its end");
                 Ok(old)
             }
@@ -180,7 +218,25 @@ impl Tokens {
         token.good_until.saturating_sub(self.0.clock.uptime())
     }
 
+    /// Sees whether a refresh token that was got elsewhere is good.
+    pub async fn prove(
+        &self,
+        relay: &Relay,
+        timeouts: &Timeouts,
+        refresh_token: Secret,
+    ) -> Result<Granted, TokenError> {
+        let (_, oauth) = login_of(relay)?;
+        let at = self.0.clock.uptime();
+        let asked = self.0.refresh(relay, oauth, &refresh_token, timeouts);
+        let mut given = asked.await?;
+        given.refresh_token.get_or_insert(refresh_token);
+        Ok(Granted { given, at })
+    }
+
     /// Takes over what a login brought; durable when this returns.
+    ///
+    /// When nobody else asks the endpoint: what a renewal under way brings must not replace
+    /// what somebody has just logged in with.
     pub async fn keep_login(
         &self,
         relay: &Relay,
@@ -189,31 +245,6 @@ impl Tokens {
         by: &str,
     ) -> Result<(), TokenError> {
         let by = by.to_owned();
-        self.change(relay, timeouts, Want::Granted { granted, by })
-            .await
-    }
-
-    /// Takes over a refresh token that was got elsewhere, once it has proven good.
-    pub async fn bring_login(
-        &self,
-        relay: &Relay,
-        timeouts: &Timeouts,
-        refresh_token: Secret,
-        by: &str,
-    ) -> Result<(), TokenError> {
-        let by = by.to_owned();
-        self.change(relay, timeouts, Want::Brought { refresh_token, by })
-            .await
-    }
-
-    /// Changes the login when nobody else asks the endpoint: what a renewal under way
-    /// brings must not replace what somebody has just logged in with.
-    async fn change(
-        &self,
-        relay: &Relay,
-        timeouts: &Timeouts,
-        want: Want,
-    ) -> Result<(), TokenError> {
         let bond = bond_of(relay)?;
         let told = loop {
             let other = {
@@ -221,7 +252,10 @@ impl Tokens {
                 let account = account(&mut accounts, relay, &bond)?;
                 match account.running() {
                     Some(asking) => asking.told,
-                    None => break self.begin(account, relay, timeouts, want),
+                    None => {
+                        let want = Want::Granted { granted, by };
+                        break self.begin(account, relay, timeouts, want);
+                    }
                 }
             };
             wait(other).await.ok();
@@ -256,13 +290,17 @@ impl Tokens {
             since: facts.map(|it| (it.since, it.by.clone())),
             used: facts.map(|it| it.used),
             expires: facts.and_then(|it| it.expires),
-            trouble: account.trouble.clone(),
+            trouble: account
+                .trouble
+                .clone()
+                .or_else(|| account.unwritten.clone()),
         })
     }
 
     /// Uses logins that have rested for long, so that none ends for want of use. To be
     /// called every now and then.
     pub async fn tend(&self, relay: &Relay, timeouts: &Timeouts) {
+        self.0.save_again(&relay.name).await;
         let now = self.0.clock.now();
         let Some(standing) = self.standing(relay).await else {
             return;
@@ -298,16 +336,23 @@ impl Tokens {
         self.0.web.forget();
     }
 
-    /// Forgets the logins of all but these relays: a token that nothing uses is only
+    /// Forgets what the configuration has no use for: a token that nothing uses is only
     /// there to be stolen.
-    pub async fn retain(&self, relays: &[&Relay]) {
-        let wanted = |name: &String| relays.iter().any(|it| it.name == *name);
+    pub async fn retain(&self) {
+        let _writing = self.0.writing.lock().await;
         let names = match &self.0.keeper {
             Keeper::Spool(spool) => spool.secret_names().await.unwrap_or_default(),
             #[cfg(test)]
             Keeper::Memory(files) => files.lock().unwrap().keys().cloned().collect(),
         };
-        for name in names.into_iter().filter(|it| !wanted(it)) {
+        let Some(wanted) = self.0.live().clone() else {
+            return;
+        };
+        let is_login = |name: &String| {
+            let grant = wanted.get(name).map(|it| it.0);
+            grant == Some(Grant::Login)
+        };
+        for name in names.into_iter().filter(|it| !is_login(it)) {
             match self.0.write(&name, None).await {
                 Ok(()) => info!(
                     relay = name,
@@ -318,15 +363,25 @@ impl Tokens {
                 }
             }
         }
-        self.0.accounts().retain(|name, _| wanted(name));
+        self.0
+            .accounts()
+            .retain(|name, _| wanted.contains_key(name));
     }
 
     /// Waits until no endpoint is being asked, so that nothing that it gives is lost; not
-    /// for one that does not answer.
+    /// for one that does not answer. None is asked afterwards.
     pub async fn close(&self) {
-        let mut tasks = std::mem::take(&mut *self.0.tasks());
+        let mut tasks = {
+            let mut tasks = self.0.tasks();
+            self.0.closed.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *tasks)
+        };
         let ended = async { while tasks.join_next().await.is_some() {} };
         timeout(CLOSE_PATIENCE, ended).await.ok();
+        let names: Vec<String> = self.0.accounts().keys().cloned().collect();
+        for name in names {
+            self.0.save_again(&name).await;
+        }
     }
 
     /// Starts a task that asks the endpoint.
@@ -338,11 +393,15 @@ impl Tokens {
         want: Want,
     ) -> watch::Receiver<Option<Outcome>> {
         let is_renewal = matches!(want, Want::Renewed);
+        let mut tasks = self.0.tasks();
         let (tell, asking) = account.asked(is_renewal);
+        if self.0.closed.load(Ordering::Relaxed) {
+            // Whoever waits sees that nobody will tell.
+            return asking.told;
+        }
         let (shared, relay, timeouts) = (self.0.clone(), relay.clone(), *timeouts);
         let told = asking.told;
         let purpose = asking.purpose;
-        let mut tasks = self.0.tasks();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
             let outcome = shared.ask(&relay, &timeouts, want).await;
@@ -386,6 +445,10 @@ pub(super) fn bond_of(relay: &Relay) -> Result<Bond, TokenError> {
 impl Shared {
     pub(super) fn accounts(&self) -> MutexGuard<'_, HashMap<String, Account>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn live(&self) -> MutexGuard<'_, Option<Wanted>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {

@@ -206,6 +206,14 @@ impl RelayError {
         }
     }
 
+    /// Whether a server said for good that the login is not right.
+    pub fn refuses_login(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { stage: Stage::Auth, reply } if reply.is_permanent()
+        )
+    }
+
     /// Whom it is about, and whether the same attempt can go better later.
     ///
     /// Before MAIL nothing was said about any message, so whatever goes wrong there is

@@ -140,7 +140,7 @@ impl Dialer {
                 .connect_with(target, Some(token.secret()), transcript)
                 .await;
             match made {
-                Err(failed) if refused.is_none() && failed.refuses_login() => {
+                Err(failed) if refused.is_none() && failed.error.refuses_login() => {
                     transcript = failed.transcript;
                     note(&mut transcript, "once more with a new access token");
                     refused = Some(token);
@@ -155,7 +155,7 @@ impl Dialer {
     /// The next is tried when one cannot be reached or does not greet; not when it
     /// refuses the login, for the next would only count one more failed attempt. Of
     /// several errors the one that came furthest is told, the first of equals.
-    async fn connect_with(
+    pub(super) async fn connect_with(
         &self,
         target: &Target,
         token: Option<&Secret>,
@@ -399,16 +399,6 @@ impl Try<'_> {
 
     pub(super) fn note(&mut self, words: &str) {
         note(&mut self.transcript, words);
-    }
-}
-
-impl Unconnected {
-    /// Whether a server said for good that the login is not right.
-    fn refuses_login(&self) -> bool {
-        matches!(
-            &self.error,
-            RelayError::Refused { stage: Stage::Auth, reply } if reply.is_permanent()
-        )
     }
 }
 

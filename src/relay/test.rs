@@ -11,7 +11,7 @@ use super::connect::{Target, Unconnected};
 use super::pool::Pool;
 use super::secure::TlsFacts;
 use super::transcript::Transcript;
-use crate::config::{Relay, Timeouts};
+use crate::config::{Relay, Secret, Timeouts};
 use crate::smtp::Extensions;
 
 /// How long QUIT may take.
@@ -41,6 +41,17 @@ impl Pool {
     ///
     /// Always on a new connection; it counts against the relay's `connections`.
     pub async fn test(&self, relay: Arc<Relay>, timeouts: Timeouts, hostname: &str) -> TestReport {
+        self.test_with(relay, timeouts, hostname, None).await
+    }
+
+    /// The same with this access token, if there is one, instead of the relay's own.
+    pub async fn test_with(
+        &self,
+        relay: Arc<Relay>,
+        timeouts: Timeouts,
+        hostname: &str,
+        token: Option<&Secret>,
+    ) -> TestReport {
         let started = Instant::now();
         let target = Target {
             relay,
@@ -48,10 +59,11 @@ impl Pool {
             hostname: hostname.to_owned(),
         };
         let _slot = self.acquire_fresh(&target).await;
-        let dialled = self
-            .dialer()
-            .connect(&target, Some(Transcript::default()))
-            .await;
+        let transcript = Some(Transcript::default());
+        let dialled = match token {
+            Some(_) => self.dialer().connect_with(&target, token, transcript).await,
+            None => self.dialer().connect(&target, transcript).await,
+        };
         match dialled {
             Ok(connection) => {
                 let server = connection.server;

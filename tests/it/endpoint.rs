@@ -46,6 +46,8 @@ pub struct Manners {
     pub refresh_life: Option<u64>,
     /// What a device login says before it says yes.
     pub answers: VecDeque<&'static str>,
+    /// What is asked is taken in, and answered when this is over.
+    pub held: bool,
     /// Instead of all that: status and body.
     pub trouble: Option<(u16, String)>,
 }
@@ -93,6 +95,7 @@ impl Endpoint {
                 person: "mailer@example.nl".into(),
                 refresh_life: None,
                 answers: VecDeque::new(),
+                held: false,
                 trouble: None,
             },
             asked: Vec::new(),
@@ -140,6 +143,13 @@ impl Endpoint {
             "[relays.{name}.oauth]\ntoken-url = \"http://{at}/token\"\nclient-id = \"app-1\"\n\
              scope = \"mail offline\"\n{rest}\n"
         )
+    }
+
+    /// Waits until it was asked so often.
+    pub async fn until_asked(&self, times: usize) {
+        while self.asked().len() < times {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     /// Gives somebody a refresh token, elsewhere.
@@ -198,7 +208,7 @@ impl Endpoint {
 impl Book {
     fn new_refresh(&mut self, person: &str) -> String {
         self.count += 1;
-        let token = format!("refresh-{}-s3cr3t", self.count);
+        let token = format!("1.{}-s3cr3t-refresh", self.count);
         self.refresh.insert(token.clone(), person.to_owned());
         token
     }
@@ -212,18 +222,18 @@ impl Book {
         if asked.field("client_id") != "app-1" {
             return no("invalid_client", "no such application");
         }
-        if asked.path == "/device" {
-            return (
-                200,
-                json!({"device_code": "device-s3cr3t", "user_code": "ABCD-EFGH", "expires_in": 900,
-                    "interval": 5, "verification_uri": "https://login.example/device"}),
-            );
-        }
         let shown = asked.form.get("client_secret");
         if self.manners.client_secret.is_some() && shown != self.manners.client_secret.as_ref() {
             return no(
                 "invalid_client",
                 "AADSTS7000222: The client secret keys are expired.",
+            );
+        }
+        if asked.path == "/device" {
+            return (
+                200,
+                json!({"device_code": "device-s3cr3t", "user_code": "ABCD-EFGH", "expires_in": 900,
+                    "interval": 5, "verification_uri": "https://login.example/device"}),
             );
         }
         let person = match asked.field("grant_type") {
@@ -295,6 +305,9 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, book: &Mutex<Boo
         book.asked.push(asked);
         answer
     };
+    while book.lock().unwrap().manners.held {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     match status {
         SILENCE => return std::future::pending().await,
         ENDLESS => {

@@ -141,6 +141,18 @@ async fn mail_waits_until_somebody_logs_in_and_leaves_at_once_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_application_with_a_secret_shows_it_when_somebody_logs_in() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.client_secret = Some("app-s3cr3t".into()));
+    let out = taking_tokens_of(&endpoint).await;
+    let secret = "client-secret = \"app-s3cr3t\"";
+    let penstock = Harness::start(&config(&out, &endpoint, secret), "").await;
+    let said = penstock.login("out").await;
+    assert_eq!(said[2]["relay-test"]["ok"], true, "{said:?}");
+    assert_no_secret(&endpoint, &format!("{said:?}"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_login_is_for_the_account_it_was_made_for_and_goes_with_its_relay() {
     let endpoint = Endpoint::start().await;
     let out = taking_tokens_of(&endpoint).await;

@@ -199,18 +199,148 @@ async fn a_refused_token_is_replaced_once_and_the_servers_reason_is_told() {
 
     // Not this mailbox's: two tries, and no third.
     endpoint.manners(|it| it.person = "somebody@example.nl".into());
-    let said = penstock.login("out").await;
-    let verdict = &said[2]["relay-test"];
-    assert_eq!(verdict["ok"], false);
-    let text = words(&verdict["text"]);
+    let request = json!({"relay-login": {"relay": "out"}});
+    let refused = penstock.try_ask(&request).await.unwrap_err();
+    let text = words(&refused["message"]);
     assert!(text.contains("535 Authentication unsuccessful"), "{text}");
     assert!(
         text.contains("(Penstock: the server refuses the access token: status 401, schemes Bearer, scope mail)"),
         "{text}"
     );
-    assert!(words(&verdict["remedy"]).contains("username"), "{verdict}");
-    assert_eq!(out.logins().len(), 5);
-    assert_no_secret(&endpoint, &format!("{said:?}"));
+    assert!(text.contains("username"), "{text}");
+    assert!(text.contains("The login there was before stays"), "{text}");
+    assert_no_secret(&endpoint, &text);
+    // And it is as good as before.
+    tokio::time::sleep(LONG).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "again")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let tried: Vec<bool> = out.logins().iter().map(|it| it.accepted).collect();
+    assert_eq!(tried, [true, false, true, false, true]);
+    let told = penstock.all_that_is_told().await;
+    assert!(told.contains("334 ***") || !told.contains("334 "), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_first_login_that_the_relay_refuses_nothing_is_kept() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.person = "somebody@example.nl".into());
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    let token = endpoint.refresh_token("somebody@example.nl");
+    let request = json!({"relay-login": {"relay": "out"}});
+    for refused in [
+        penstock.try_ask(&request).await.unwrap_err(),
+        penstock.bring("out", &token).await.unwrap_err(),
+    ] {
+        let text = words(&refused["message"]);
+        assert!(text.contains("Nothing was kept"), "{text}");
+        assert!(!penstock.path("state/tokens/out.token").exists());
+    }
+    // A relay that is out of reach says nothing about the login.
+    drop(out);
+    penstock.login("out").await;
+    assert!(penstock.path("state/tokens/out.token").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_asked_for_before_a_reload_is_not_shown_to_the_server_after_it() {
+    let endpoint = Endpoint::start().await;
+    let (old, new) = (
+        taking_tokens_of(&endpoint).await,
+        taking_tokens_of(&endpoint).await,
+    );
+    let config = |out| {
+        let grant = "grant = \"client-credentials\"\nclient-secret = \"app-s3cr3t\"";
+        let table = endpoint.table("out", grant);
+        format!(
+            "default-relay = \"out\"\n{}{table}",
+            relay("out", out, MAILBOX)
+        )
+    };
+    let penstock = Harness::start(&config(&old), "").await;
+    endpoint.manners(|it| it.held = true);
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    endpoint.until_asked(1).await;
+    penstock.configure(&config(&new), "");
+    penstock.ask(json!({"reload": {}})).await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        penstock.relay("out").await;
+    }
+    endpoint.manners(|it| it.held = false);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "again")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    assert!(!new.logins().is_empty());
+    for login in new.logins() {
+        let token = login.password;
+        assert!(!token.starts_with("access-1-"), "the old server's: {token}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_for_what_the_relay_was_is_not_kept() {
+    for change in ["another mailbox", "no relay"] {
+        let endpoint = Endpoint::start().await;
+        let out = taking_tokens_of(&endpoint).await;
+        let own = config(&out, &endpoint, "");
+        let penstock = Harness::start(&own, "").await;
+        endpoint.manners(|it| it.held = true);
+        let request = json!({"relay-login": {"relay": "out"}});
+        let changing = async {
+            endpoint.until_asked(1).await;
+            endpoint.manners(|it| it.held = false);
+            endpoint.until_asked(2).await;
+            endpoint.manners(|it| it.held = true);
+            endpoint.until_asked(3).await;
+            let other = match change {
+                "no relay" => String::new(),
+                _ => own.replace("mailer@example.nl", "other@example.nl"),
+            };
+            penstock.configure(&other, "");
+            penstock.ask(json!({"reload": {}})).await;
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                penstock.status().await;
+            }
+            endpoint.manners(|it| it.held = false);
+        };
+        endpoint.manners(|it| it.answers = ["authorization_pending"].into());
+        let (refused, ()) = tokio::join!(penstock.try_ask(&request), changing);
+        let text = words(&refused.unwrap_err()["message"]);
+        assert!(text.contains("the relay was changed meanwhile"), "{text}");
+        assert!(!penstock.path("state/tokens/out.token").exists());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_outlives_the_login_that_brought_it() {
+    let endpoint = Endpoint::start().await;
+    let out = taking_tokens_of(&endpoint).await;
+    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    endpoint.revoke_all();
+    tokio::time::sleep(Duration::from_secs(50 * 60)).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let status = penstock.relay("out").await;
+    assert_eq!(status["state"], "active");
+    assert!(
+        words(&status["oauth"]["trouble"]).contains("AADSTS700082"),
+        "{status}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,7 +498,7 @@ async fn a_login_that_cannot_be_written_down_is_not_lost_with_the_token_that_it_
     let endpoint = Endpoint::start().await;
     endpoint.manners(|it| it.rotates = true);
     let out = taking_tokens_of(&endpoint).await;
-    let penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    let mut penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
     penstock.login("out").await;
     // Nothing can be made where a directory is.
     let obstacle = penstock.path("state/tokens/out.new");
@@ -378,13 +508,59 @@ async fn a_login_that_cannot_be_written_down_is_not_lost_with_the_token_that_it_
         .submit("jan@example.nl", &["bob@example.org"], "hello")
         .await
         .expect_code(250);
-    let paused = penstock.until_paused("out").await;
+    // The token is good, and the mail need not wait for the disk.
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 1);
+    let status = penstock.relay("out").await;
     assert!(
-        words(&paused["reason"]).contains("cannot keep the login"),
-        "{paused}"
+        words(&status["oauth"]["trouble"]).contains("cannot keep the login"),
+        "{status}"
     );
-    assert!(out.accepted().is_empty(), "used before it was on the disk");
     std::fs::remove_dir(&obstacle).unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let status = penstock.relay("out").await;
+    assert_eq!(status["oauth"]["trouble"], Value::Null, "{status}");
+    assert_eq!(endpoint.asked_for("refresh_token").len(), 1);
+    // Nor is it lost when the disk is mended just before the end.
+    std::fs::create_dir(&obstacle).unwrap();
+    tokio::time::sleep(LONG).await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "again")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    std::fs::remove_dir(&obstacle).unwrap();
+    penstock.stop().await;
+    penstock.run().await;
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "and again")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    assert_eq!(out.accepted().len(), 3);
+    assert_eq!(endpoint.asked_for("refresh_token").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_while_the_daemon_stops_is_written_down() {
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.rotates = true);
+    let out = taking_tokens_of(&endpoint).await;
+    let mut penstock = Harness::start(&config(&out, &endpoint, ""), "").await;
+    penstock.login("out").await;
+    tokio::time::sleep(LONG).await;
+    let before = endpoint.asked().len();
+    endpoint.manners(|it| it.held = true);
+    penstock
+        .submit("jan@example.nl", &["bob@example.org"], "hello")
+        .await
+        .expect_code(250);
+    endpoint.until_asked(before + 1).await;
+    tokio::join!(penstock.stop(), async {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        endpoint.manners(|it| it.held = false);
+    });
+    penstock.run().await;
     penstock.until_idle().await;
     assert_eq!(out.accepted().len(), 1);
 }

@@ -127,7 +127,7 @@ fn done_lines(look: &Look, done: &LoggedIn) -> Vec<String> {
         .expires
         .map(|at| format!(", until {}", look.words.both(at)));
     let text = format!(
-        "logged in for {} as {}{}; the relay is tried now",
+        "logged in for {} as {}{}",
         done.relay,
         printable(done.username.as_bytes(), 320),
         until.unwrap_or_default()

@@ -7,15 +7,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{Grant, Relay, Secret};
-use crate::control::protocol::{FailureKind, Item, LoggedIn, LoginPrompt};
+use crate::control::protocol::{FailureKind, Item, LoggedIn, LoginPrompt, RelayTestReport};
 use crate::control::{Gone, Responder};
 use crate::oauth::TokenError;
+use crate::relay::RelayError;
 
 use super::{Answers, Trouble, bad_request, no_such_relay};
 use crate::daemon::desk::Stopping;
 use crate::daemon::relay_test;
 
-/// How long the relay is tried afterwards; its connections may all be busy again by then.
+/// How long the relay is tried before a login is kept; its connections may all be busy.
 const TEST_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Answers {
@@ -30,11 +31,11 @@ impl Answers {
         let timeouts = self.live.borrow().config.timeouts;
         let tokens = &self.office.tokens;
         let by = to.peer().user.clone();
-        match refresh_token {
+        let granted = match refresh_token {
             Some(token) => {
                 let token = Secret::new(token.trim().to_owned());
-                let brought = tokens.bring_login(&relay, &timeouts, token, &by);
-                brought.await.map_err(|it| told(&it))?;
+                let proven = tokens.prove(&relay, &timeouts, token).await;
+                proven.map_err(|it| told(&it))?
             }
             None => {
                 let begun = tokens.begin_login(&relay, &timeouts).await;
@@ -53,11 +54,27 @@ impl Answers {
                     () = to.gone() => return Err(Gone.into()),
                     () = stopping.cancelled() => return Err(Stopping.into()),
                 };
-                let granted = granted.map_err(|it| told(&it))?;
-                let kept = tokens.keep_login(&relay, &timeouts, granted, &by);
-                kept.await.map_err(|it| told(&it))?;
+                granted.map_err(|it| told(&it))?
             }
+        };
+        // A login of another mailbox's person is good, and no token of it is: it must not
+        // replace one that works.
+        let token = Some(granted.access_token());
+        let tested = relay_test::run_with(&self.office, Arc::new(relay.clone()), token);
+        let tested = tokio::time::timeout(TEST_PATIENCE, tested).await.ok();
+        let rules = self.office.rules.borrow().clone();
+        let refused = tested.as_ref().and_then(|it| it.error.as_ref());
+        let refused = refused.is_some_and(RelayError::refuses_login);
+        let tested = tested.map(|it| relay_test::verdict(name, &it, &rules));
+        if let Some(report) = tested.as_ref().filter(|_| refused) {
+            let standing = tokens.standing(&relay).await;
+            return Err(not_kept(
+                report,
+                standing.is_some_and(|it| it.since.is_some()),
+            ));
         }
+        let kept = tokens.keep_login(&relay, &timeouts, granted, &by);
+        kept.await.map_err(|it| told(&it))?;
         info!(relay = name, by, username = username(&relay), "logged in");
         // Whether or not anybody still listens: its mail waits for nothing else.
         self.desk.mended(name.to_owned()).await?;
@@ -73,12 +90,8 @@ impl Answers {
             expires: standing.and_then(|it| it.expires),
         }))
         .await?;
-        // A login of another mailbox's person is good, and no token of it is.
-        let tested = relay_test::run(&self.office, Arc::new(relay));
-        if let Ok(report) = tokio::time::timeout(TEST_PATIENCE, tested).await {
-            let rules = self.office.rules.borrow().clone();
-            to.item(Item::RelayTest(relay_test::verdict(name, &report, &rules)))
-                .await?;
+        if let Some(report) = tested {
+            to.item(Item::RelayTest(report)).await?;
         }
         Ok(())
     }
@@ -107,6 +120,20 @@ fn username(relay: &Relay) -> String {
     credentials
         .map(|it| it.username.clone())
         .unwrap_or_default()
+}
+
+/// The relay refused what somebody logged in with.
+fn not_kept(report: &RelayTestReport, has_another: bool) -> Trouble {
+    let kept = match has_another {
+        true => "The login there was before stays as it is.",
+        false => "Nothing was kept.",
+    };
+    let remedy = report.remedy.as_deref().unwrap_or_default();
+    let words = format!(
+        "{} does not take this login: {}\n{remedy}\n{kept}",
+        report.relay, report.text
+    );
+    Trouble::Failure(FailureKind::Failed, words)
 }
 
 fn told(trouble: &TokenError) -> Trouble {

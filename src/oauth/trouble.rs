@@ -77,8 +77,8 @@ impl TokenError {
     pub fn remedy(&self) -> String {
         match self {
             Self::NotLoggedIn { relay, .. } => format!(
-                "Run penstock relay login {relay}, and log in as the mailbox; its mail waits \
-                 until then."
+                "Run penstock relay login {relay}, and log in as the mailbox, or as somebody \
+                 with rights to it; its mail waits until then."
             ),
             Self::Refused {
                 relay, code, words, ..
@@ -208,9 +208,10 @@ fn refused(relay: &str, code: &str, words: &str) -> String {
              its permission granted."
                 .to_owned()
         }
-        "invalid_scope" => "The endpoint does not know the scope: delete the key scope to use the \
-             provider's usual one."
-            .to_owned(),
+        "invalid_scope" => format!(
+            "The endpoint does not know the scope: correct the key scope in \
+             [relays.{relay}.oauth], or delete it where provider stands, to use its usual one."
+        ),
         "access_denied" | "authorization_declined" => format!(
             "Somebody chose not to allow it on the page. Run penstock relay login {relay} and \
              allow it."

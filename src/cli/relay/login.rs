@@ -114,7 +114,7 @@ fn prompted(look: &Look, prompt: &LoginPrompt) -> Vec<String> {
         lines.push(String::new());
     }
     let what = format!(
-        "Log in there as {}, and allow what it asks for. Waiting until {}; Ctrl-C gives up.",
+        "Log in there as {}, or as somebody with rights to it, and allow what it asks for. Waiting until {}; Ctrl-C gives up.",
         shown(&prompt.username),
         look.words.both(prompt.expires)
     );

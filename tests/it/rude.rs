@@ -14,16 +14,25 @@ use crate::intake::{Intake, Wanted, plain, with};
 
 /// What is logged on this thread, for as long as the guard lives.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        self.listen_to(tracing::Level::INFO)
+    }
+
+    pub fn listen_to(&self, level: tracing::Level) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(self.clone())
             .finish();
         tracing::subscriber::set_default(subscriber)
+    }
+
+    /// Everything until now.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
     /// The lines about clients since the last time.

@@ -8,6 +8,7 @@ use crate::certificates::Authority;
 use crate::endpoint::{ENDLESS, Endpoint, SILENCE};
 use crate::harness::{Harness, relay};
 use crate::oauth::{LONG, MAILBOX, assert_no_secret, config, taking_tokens_of, words};
+use crate::rude::Log;
 
 #[tokio::test(start_paused = true)]
 async fn one_token_serves_until_it_is_old_and_is_renewed_before_it_ends() {
@@ -341,6 +342,45 @@ async fn a_token_outlives_the_login_that_brought_it() {
         words(&status["oauth"]["trouble"]).contains("AADSTS700082"),
         "{status}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_log_has_a_token_in_it_whatever_goes_wrong() {
+    let log = Log::default();
+    let _listening = log.listen_to(tracing::Level::DEBUG);
+    let endpoint = Endpoint::start().await;
+    endpoint.manners(|it| it.client_secret = Some("app-s3cr3t".into()));
+    let out = taking_tokens_of(&endpoint).await;
+    let secret = "client-secret = \"app-s3cr3t\"";
+    let penstock = Harness::start(&config(&out, &endpoint, secret), "").await;
+    penstock.login("out").await;
+    endpoint.distrust_all();
+    for trouble in [
+        None,
+        Some((200, "access_token=s3cr3t".to_owned())),
+        Some((500, "<p>token s3cr3t</p>".to_owned())),
+    ] {
+        endpoint.manners(|it| it.trouble = trouble);
+        tokio::time::sleep(LONG).await;
+        penstock
+            .submit("jan@example.nl", &["bob@example.org"], "hello")
+            .await
+            .expect_code(250);
+        tokio::time::sleep(LONG).await;
+    }
+    endpoint.manners(|it| it.trouble = None);
+    endpoint.revoke_all();
+    tokio::time::sleep(LONG).await;
+    let text = log.text();
+    for expected in [
+        "logged in",
+        "a new access token",
+        "relay paused",
+        "AADSTS700082",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert_no_secret(&endpoint, &text);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,12 +10,14 @@ use hickory_server::server::Server;
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneHandler, ZoneType};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 
 /// What the authority knows; every other name does not exist.
 #[derive(Default, Clone)]
 pub struct Zone {
     text: String,
     silent: bool,
+    failing: Option<u8>,
 }
 
 impl Zone {
@@ -45,6 +47,13 @@ impl Zone {
         self
     }
 
+    /// Answers every question with this response code (RFC 1035 section 4.1.1): 2 is
+    /// SERVFAIL, 5 is REFUSED.
+    pub fn failing(mut self, code: u8) -> Self {
+        self.failing = Some(code);
+        self
+    }
+
     pub async fn start(self) -> DnsServer {
         let text = format!(
             ". 60 IN SOA ns.test. admin.test. 1 60 60 60 60\n. 60 IN NS ns.test.\n{}",
@@ -63,7 +72,10 @@ impl Zone {
         let (udp, tcp) = same_port().await;
         let address = udp.local_addr().unwrap();
         let mut unanswered = None;
-        if self.silent {
+        let mut failing = JoinSet::new();
+        if let Some(code) = self.failing {
+            failing.spawn(fail(udp, code));
+        } else if self.silent {
             unanswered = Some((udp, tcp));
         } else {
             server.register_socket(udp);
@@ -73,7 +85,25 @@ impl Zone {
             address,
             _server: server,
             _unanswered: unanswered,
+            _failing: failing,
         }
+    }
+}
+
+async fn fail(udp: UdpSocket, code: u8) {
+    let mut octets = [0; 512];
+    while let Ok((length, client)) = udp.recv_from(&mut octets).await {
+        let Some(header) = octets[..length].first_chunk::<12>() else {
+            continue;
+        };
+        // The question is sent back, and what stands behind it (EDNS) is not.
+        let end = octets[12..length].iter().position(|it| *it == 0);
+        let end = end.map_or(length, |it| (12 + it + 5).min(length));
+        let mut answer = octets[..end].to_vec();
+        answer[2] = 0x80 | (header[2] & 0x01);
+        answer[3] = 0x80 | code;
+        answer[6..12].fill(0);
+        udp.send_to(&answer, client).await.ok();
     }
 }
 
@@ -82,6 +112,7 @@ pub struct DnsServer {
     pub address: SocketAddr,
     _server: Server<Catalog>,
     _unanswered: Option<(UdpSocket, TcpListener)>,
+    _failing: JoinSet<()>,
 }
 
 /// UDP and TCP on one port: some answers do not fit into a datagram.

@@ -201,6 +201,19 @@ async fn a_name_server_that_says_nothing_is_unknown_and_never_a_finding() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_fails_or_refuses_is_unknown_and_never_a_finding() {
+    for code in [1, 2, 4, 5] {
+        let failing = Zone::default().failing(code).start().await;
+        let found = found(failing.address, OWN, "jan@a.test").await;
+        assert!(!found.is_empty());
+        assert!(
+            found.iter().all(|it| it.severity == Severity::Unknown),
+            "{code}: {found:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn mail_to_ones_own_domain_by_a_stranger_names_the_relay_that_may() {
     let zone = zone()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::web::Said;
+use super::Said;
 use crate::config::Secret;
 use crate::mail::text::{hide, printable};
 
@@ -20,34 +20,46 @@ const TOKEN_MAXIMUM: usize = 8_000;
 
 /// A token was given.
 #[derive(Debug, Clone)]
-pub(super) struct Given {
-    pub(super) access_token: Secret,
+pub struct Given {
+    /// Not empty, printable ASCII, at most 8,000 octets.
+    pub access_token: Secret,
     /// How long it is good.
-    pub(super) life: Duration,
+    pub life: Duration,
     /// A refresh token for the next time, where one came along.
-    pub(super) refresh_token: Option<Secret>,
+    pub refresh_token: Option<Secret>,
     /// How long that one is good, where the endpoint tells.
-    pub(super) refresh_life: Option<Duration>,
+    pub refresh_life: Option<Duration>,
 }
 
 /// No token was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum No {
+pub enum No {
     /// For good, with this code and description.
-    Refused { code: String, words: String },
+    Refused {
+        /// `error`, such as `invalid_grant` (RFC 6749 section 5.2).
+        code: String,
+        /// `error_description`, cut and printable.
+        words: String,
+    },
     /// Not now.
     Passing(String),
 }
 
 /// A person can begin to log in.
 #[derive(Debug, Clone)]
-pub(super) struct Begun {
-    pub(super) device_code: Secret,
-    pub(super) user_code: String,
-    pub(super) page: String,
-    pub(super) whole_page: Option<String>,
-    pub(super) life: Duration,
-    pub(super) interval: Duration,
+pub struct Begun {
+    /// What the endpoint is asked with until the person is done.
+    pub device_code: Secret,
+    /// What the person enters.
+    pub user_code: String,
+    /// Where the person enters it: `verification_uri`.
+    pub page: String,
+    /// The same with the code in it, where the endpoint gives one.
+    pub whole_page: Option<String>,
+    /// How long the code is good.
+    pub life: Duration,
+    /// The pause between two questions, at least a second.
+    pub interval: Duration,
 }
 
 #[derive(Deserialize)]
@@ -103,7 +115,7 @@ fn seconds(number: Option<&Number>, usual: Duration) -> Duration {
 }
 
 /// Reads an answer of the token endpoint. `secrets` never stand in what is told of it.
-pub(super) fn given(said: &Said, secrets: &[&Secret]) -> Result<Given, No> {
+pub fn given(said: &Said, secrets: &[&Secret]) -> Result<Given, No> {
     if said.status != 200 {
         return Err(no(said, secrets));
     }
@@ -136,7 +148,7 @@ pub(super) fn given(said: &Said, secrets: &[&Secret]) -> Result<Given, No> {
 }
 
 /// Reads an answer of the device endpoint.
-pub(super) fn begun(said: &Said, secrets: &[&Secret]) -> Result<Begun, No> {
+pub fn begun(said: &Said, secrets: &[&Secret]) -> Result<Begun, No> {
     if said.status != 200 {
         return Err(no(said, secrets));
     }
@@ -233,7 +245,7 @@ fn hidden(text: &str, secrets: &[&Secret]) -> String {
 }
 
 /// The code of a definite or a waiting no, for the device flow.
-pub(super) fn code(said: &Said) -> Option<String> {
+pub fn code(said: &Said) -> Option<String> {
     let file = serde_json::from_slice::<NoFile>(&said.body).ok()?;
     Some(printable(file.error.as_bytes(), 60))
 }

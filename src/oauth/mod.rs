@@ -7,7 +7,7 @@
 //! the endpoint says and what to do about it is in [`TokenError`].
 
 mod account;
-mod answer;
+pub mod answer;
 mod ask;
 mod device;
 mod kept;
@@ -19,3 +19,4 @@ pub use account::AccessToken;
 pub use device::Prompt;
 pub use tokens::{Granted, Keeper, Standing, Tokens};
 pub use trouble::TokenError;
+pub use web::Said;

@@ -31,11 +31,13 @@ const ADDRESSES_MAXIMUM: usize = 6;
 const PATIENCE_MAXIMUM: Duration = Duration::from_secs(60);
 
 /// What an endpoint said.
-pub(super) struct Said {
-    pub(super) status: u16,
+pub struct Said {
+    /// Of HTTP (RFC 9110 section 15).
+    pub status: u16,
     /// Its Content-Type.
-    pub(super) kind: String,
-    pub(super) body: Vec<u8>,
+    pub kind: String,
+    /// At most as much of it as is read.
+    pub body: Vec<u8>,
 }
 
 /// Posts forms.

@@ -22,7 +22,7 @@ use super::durable::SegmentName;
 use super::engine::{Engine, Log, Urgency, Write, lock};
 use super::error::SpoolError;
 use super::frame::Frame;
-use super::index::{Entry, Wanted};
+use super::index::{Entry, IndexError, Wanted};
 use super::library::ReadError;
 use super::record::{ContentAt, Item, Kind, Messages, Record};
 use super::recover::decode;
@@ -211,16 +211,23 @@ impl Engine {
     /// Every message that has its words or its content in a segment.
     fn living_in(&self, segment: u64) -> Result<Vec<u64>, SpoolError> {
         let mut ids = Vec::new();
-        if let Some(index) = self.index() {
-            index
-                .candidates(&Wanted::Everything, QueueId::MIN, |id, entry| {
+        let mut after = Some(QueueId::MIN);
+        while let (Some(from), Some(index)) = (after, self.index()) {
+            let step = self.walker.run(move || {
+                let mut ids = Vec::new();
+                let after = index.candidates(&Wanted::Everything, from, |id, entry| {
                     let places = [entry.envelope, entry.content];
                     if places.iter().any(|it| it.position.segment == segment) {
                         ids.push(id.number());
                     }
                     ControlFlow::Continue(())
-                })
-                .map_err(super::rebuild::index_error)?;
+                });
+                after.map(|it| (ids, it))
+            });
+            let step = step.unwrap_or_else(|| Err(IndexError("sled panicked".into())));
+            let (found, left) = step.map_err(super::rebuild::index_error)?;
+            ids.extend(found);
+            after = left;
         }
         Ok(ids)
     }

@@ -11,6 +11,7 @@
 
 mod closing;
 mod commit;
+mod walker;
 mod write;
 
 use std::collections::HashSet;
@@ -37,6 +38,7 @@ use crate::clock::Clock;
 use crate::mail::QueueId;
 use crate::measure::Histogram;
 use commit::Queue;
+use walker::Walker;
 pub use write::{Urgency, Write};
 
 /// Everything that is shared by the clones of a [`Spool`](super::Spool).
@@ -46,6 +48,8 @@ pub struct Engine {
     /// How long commits took.
     pub commits: Histogram,
     pub runtime: tokio::runtime::Handle,
+    /// For long looks into the index.
+    pub walker: Walker,
     pub store: Arc<Store>,
     pub library: Library,
     pub buffers: Arc<Buffers>,
@@ -125,6 +129,7 @@ impl Engine {
         Arc::new(Self {
             buffers: Buffers::new(parts.options.buffer_bytes),
             runtime: tokio::runtime::Handle::current(),
+            walker: Walker::default(),
             ids: Mutex::new(QueueId::from_number(parts.known.last_id)),
             history: Mutex::new(History::new(parts.store.clone())),
             damage: Mutex::new(parts.damage),

@@ -41,6 +41,7 @@ mod rebuild;
 mod record;
 mod recover;
 mod scan;
+mod search;
 mod secrets;
 mod signature;
 mod stage;
@@ -49,8 +50,6 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -440,8 +439,8 @@ impl Spool {
         after: QueueId,
         limit: usize,
     ) -> Result<Page, SpoolError> {
-        let (filter, engine) = (filter.clone(), self.0.clone());
-        self.ask(move |index| {
+        let filter = Arc::new(filter.clone());
+        self.walk(after, limit, move |engine, index, after, limit| {
             let wanted = Wanted::Filter(&filter);
             engine.search(index, &wanted, after, limit, |it| filter.matches(it))
         })
@@ -453,10 +452,10 @@ impl Spool {
         if let Lookup::Id(id) = lookup {
             return Ok(self.envelope(*id).await?.into_iter().collect());
         }
-        let (lookup, engine) = (lookup.clone(), self.0.clone());
-        let page = self.ask(move |index| {
+        let lookup = Arc::new(lookup.clone());
+        let page = self.walk(QueueId::MIN, limit, move |engine, index, after, limit| {
             let wanted = Wanted::Lookup(&lookup);
-            engine.search(index, &wanted, QueueId::MIN, limit, |it| lookup.matches(it))
+            engine.search(index, &wanted, after, limit, |it| lookup.matches(it))
         });
         Ok(page.await?.messages)
     }
@@ -519,28 +518,6 @@ impl Spool {
         let closed = self.0.runtime.spawn_blocking(move || engine.close());
         closed.await.unwrap_or(Err(SpoolError::Closed))
     }
-
-    /// Asks the index, once everything that was answered before is in it.
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Index) -> Result<T, SpoolError> + Send + 'static,
-    ) -> Result<T, SpoolError> {
-        self.until_complete().await?;
-        let engine = self.0.clone();
-        let answer = self.0.runtime.spawn_blocking(move || {
-            let index = engine
-                .index()
-                .ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
-            // sled panics over some damage of its files.
-            let answer = catch_unwind(AssertUnwindSafe(|| question(&index)));
-            let answer = answer.unwrap_or_else(|_| Err(SpoolError::Index("sled panicked".into())));
-            if let Err(SpoolError::Index(error)) = &answer {
-                engine.doubt_index(&index, error);
-            }
-            answer
-        });
-        answer.await.unwrap_or(Err(SpoolError::Closed))
-    }
 }
 
 impl Room {
@@ -568,71 +545,6 @@ impl Reserve {
 }
 
 impl Engine {
-    /// Reads the envelopes that the index thinks are meant, and keeps those that are.
-    fn search(
-        &self,
-        index: &Index,
-        wanted: &Wanted<'_>,
-        after: QueueId,
-        limit: usize,
-        matches: impl Fn(&Envelope) -> bool,
-    ) -> Result<Page, SpoolError> {
-        let mut page = Page::default();
-        let mut failed = None;
-        let mut unread = Vec::new();
-        let searched = index.candidates(wanted, after, |id, entry| {
-            if page.messages.len() >= limit {
-                page.next = page.messages.last().map(|it| it.id);
-                return ControlFlow::Break(());
-            }
-            match self.read_envelope(id) {
-                Ok(Some(envelope)) if matches(&envelope) => page.messages.push(envelope),
-                Ok(_) => {}
-                // One message that cannot be shown must not hide the others.
-                Err(error) if error.is_about_one() => {
-                    page.unreadable.extend(index.unreadable(id, &entry));
-                    unread.push((id, error));
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        searched.map_err(index_error)?;
-        for (id, error) in unread {
-            self.set_aside(id, &error)?;
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(page),
-        }
-    }
-
-    /// Holds a message of which nothing can be read, as far as the index is concerned: there
-    /// is no envelope that could be written. A rebuild knows it by its damage alone.
-    fn set_aside(&self, id: QueueId, error: &SpoolError) -> Result<(), SpoolError> {
-        if !error.is_about_one() {
-            return Ok(());
-        }
-        let index = self.index();
-        let index = index.ok_or_else(|| SpoolError::Index("it is being rebuilt".into()))?;
-        let Some(entry) = index.entry(id).map_err(index_error)? else {
-            return Ok(());
-        };
-        if entry.is_held_for(HoldReason::Damaged) {
-            return Ok(());
-        }
-        tracing::error!(queue_id = %id, %error, "held: its record cannot be read, see corrupt/");
-        for place in [entry.envelope, entry.content] {
-            if let Err(error) = self.keep_damaged(place) {
-                tracing::error!(queue_id = %id, %error, "cannot copy a damaged record");
-            }
-        }
-        index.hold_damaged(id).map_err(index_error)
-    }
-
     /// A message that was set aside and can be read after all waits for a person, who may
     /// release it.
     fn as_held(

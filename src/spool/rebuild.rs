@@ -343,10 +343,13 @@ impl Engine {
         let large = lock(&self.afterwards).large.clone();
         if !large.is_empty() {
             let mut needed = HashSet::new();
-            index.candidates(&Wanted::Everything, QueueId::MIN, |_, entry| {
-                needed.extend(entry.large.map(|it| format!("{it:016x}")));
-                std::ops::ControlFlow::Continue(())
-            })?;
+            let mut after = Some(QueueId::MIN);
+            while let Some(from) = after {
+                after = index.candidates(&Wanted::Everything, from, |_, entry| {
+                    needed.extend(entry.large.map(|it| format!("{it:016x}")));
+                    std::ops::ControlFlow::Continue(())
+                })?;
+            }
             let damaged = self.has_damage();
             for name in large.iter().filter(|it| !needed.contains(*it)) {
                 let gone = match damaged {

@@ -13,6 +13,8 @@ use super::wanted::Wanted;
 use super::{Index, IndexError, broken};
 use crate::mail::QueueId;
 
+/// Entries that one step of a walk looks at: some ten milliseconds. Tests step often.
+const STEP_ENTRIES: usize = if cfg!(test) { 3 } else { 20_000 };
 /// Due retries looked at for one question: time on the thread that asks.
 const RETRIES_LOOKED_AT: usize = 50_000;
 
@@ -101,30 +103,36 @@ impl Index {
         Ok(found)
     }
 
-    /// Shows every entry after a message that a filter or a look-up may mean, in order,
-    /// until told to stop.
+    /// Shows the entries after a message that a filter or a look-up may mean, in order,
+    /// until told to stop. Looks at so many entries at most, and returns the last of them
+    /// when there may be more.
     pub fn candidates(
         &self,
         wanted: &Wanted<'_>,
         after: QueueId,
         mut show: impl FnMut(QueueId, Entry) -> ControlFlow<()>,
-    ) -> Result<(), IndexError> {
+    ) -> Result<Option<QueueId>, IndexError> {
         let Some(from) = after.number().checked_add(1) else {
-            return Ok(());
+            return Ok(None);
         };
         self.fail_on_order()?;
         let flows = wanted.flows(&self.state().flows);
         let signature = wanted.signature();
-        for read in self.db.range(message_key(from)..=message_key(u64::MAX)) {
+        let range = message_key(from)..=message_key(u64::MAX);
+        for (looked_at, read) in self.db.range(range).enumerate() {
             let (name, octets) = read?;
+            let id = id_at(&name, 1)?;
             let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
             let may = flows.as_ref().is_none_or(|it| it.contains(&entry.flow))
                 && entry.signature.may_have(signature)
                 && wanted.admits(&entry);
-            if may && show(id_at(&name, 1)?, entry).is_break() {
-                break;
+            if may && show(id, entry).is_break() {
+                return Ok(None);
+            }
+            if looked_at + 1 == STEP_ENTRIES {
+                return Ok(Some(id));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

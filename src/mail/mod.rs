@@ -9,6 +9,7 @@ pub mod count;
 pub mod dsn;
 pub mod envelope;
 pub mod header;
+pub mod mime;
 pub mod queue_id;
 pub mod status;
 pub mod text;

@@ -4,7 +4,7 @@
 use mail_parser::PartType;
 use mail_parser::decoders::html::html_to_text;
 
-use crate::mail::{EnhancedStatus, Stage};
+use crate::mail::{EnhancedStatus, Stage, mime};
 
 use super::finding::Refusal;
 
@@ -84,7 +84,7 @@ pub fn read(octets: &[u8]) -> Vec<Said> {
 
 /// The texts of a message without their transfer encodings, HTML as plain words.
 fn decoded(octets: &[u8]) -> String {
-    let Some(message) = mail_parser::MessageParser::default().parse(octets) else {
+    let Some(message) = mime::message(octets) else {
         return String::new();
     };
     let mut text = String::new();

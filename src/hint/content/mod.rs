@@ -8,12 +8,13 @@
 mod attachment;
 mod html;
 
-use mail_parser::{Message, MessageParser, MessagePart, MimeHeaders, PartType};
+use mail_parser::{Message, MessagePart, MimeHeaders, PartType};
 
 use super::finding::{Finding, Severity};
 use crate::config::HintName;
 use crate::mail::Mailbox;
 use crate::mail::count::count;
+use crate::mail::mime;
 use crate::mail::text::printable;
 
 /// What of a message is looked at.
@@ -64,7 +65,7 @@ pub fn figures(octets: &[u8], is_whole: bool) -> Figures {
     let is_whole = is_whole && octets.len() <= OCTETS_MAXIMUM;
     let octets = &octets[..octets.len().min(OCTETS_MAXIMUM)];
     let mut figures = Figures::default();
-    let Some(message) = MessageParser::default().parse(octets) else {
+    let Some(message) = mime::message(octets) else {
         return figures;
     };
     figures.has_subject = message.subject().is_some_and(|it| !it.trim().is_empty());
@@ -84,7 +85,7 @@ pub fn figures(octets: &[u8], is_whole: bool) -> Figures {
 /// The addresses in To, Cc and Bcc, at most so many.
 pub fn recipients(octets: &[u8], most: usize) -> Vec<Mailbox> {
     let octets = &octets[..octets.len().min(OCTETS_MAXIMUM)];
-    let Some(message) = MessageParser::default().parse_headers(octets) else {
+    let Some(message) = mime::fields(octets) else {
         return Vec::new();
     };
     let fields = [message.to(), message.cc(), message.bcc()];

@@ -76,7 +76,7 @@ impl Engine {
                 Some((name, Some(end))) if name != self.log().head.name => (name, end),
                 // There is no other segment: it ends here.
                 Some(_) => {
-                    self.begin_segment(&mut self.log())?;
+                    self.begin_segment_if_open()?;
                     continue;
                 }
                 None => return Ok(()),
@@ -87,23 +87,40 @@ impl Engine {
                 if !self.has_later_ledger(name.number) {
                     return Ok(());
                 }
-                self.begin_segment(&mut self.log())?;
+                self.begin_segment_if_open()?;
                 continue;
             }
             if !self.empty(name, end)? {
                 return Ok(());
             }
-            self.history().sync()?;
-            if let Some(index) = self.index() {
-                // After a kill the index must not name a position in a segment that is gone.
-                index.flush().map_err(super::rebuild::index_error)?;
+            if let Some(removed) = self.while_open(|| self.remove(name)) {
+                removed?;
             }
-            // When it cannot be removed it stays the oldest: the next one must not go before it.
-            self.store.remove_segment(name)?;
-            self.library.remove(name.number);
-            tracing::debug!(segment = name.number, "removed the oldest segment");
         }
         Ok(())
+    }
+
+    /// Removes a segment of which nothing is needed any more.
+    fn remove(&self, name: SegmentName) -> Result<(), SpoolError> {
+        self.history().sync()?;
+        if let Some(index) = self.index() {
+            // After a kill the index must not name a position in a segment that is gone.
+            index.flush().map_err(super::rebuild::index_error)?;
+        }
+        // When it cannot be removed it stays the oldest: the next one must not go before it.
+        self.store.remove_segment(name)?;
+        self.library.remove(name.number);
+        tracing::debug!(segment = name.number, "removed the oldest segment");
+        Ok(())
+    }
+
+    /// Begins a segment; nothing follows on what says that the log was closed.
+    fn begin_segment_if_open(&self) -> Result<(), SpoolError> {
+        let mut log = self.log();
+        match log.closed {
+            true => Ok(()),
+            false => self.begin_segment(&mut log),
+        }
     }
 
     /// Moves everything that is needed out of a segment; whether nothing is left.

@@ -59,6 +59,8 @@ pub struct Engine {
     /// What is left to do once an index is complete.
     pub afterwards: Mutex<Afterwards>,
     pub compacting: AtomicBool,
+    /// Held while files are removed outside the committer.
+    removing: Mutex<()>,
     /// Not before this uptime: the last compaction failed.
     pub compact_again: Mutex<Duration>,
     /// Octets read and to be read by a rebuild.
@@ -135,6 +137,7 @@ impl Engine {
             damage: Mutex::new(parts.damage),
             afterwards: Mutex::default(),
             compacting: AtomicBool::new(false),
+            removing: Mutex::default(),
             compact_again: Mutex::default(),
             rebuilt: (AtomicU64::new(0), AtomicU64::new(0)),
             progress: watch::Sender::new(Progress::default()),

@@ -169,8 +169,11 @@ impl Engine {
         if let Some(index) = self.set_index(None) {
             until_unused(index);
         }
-        self.store.remove_index().map_err(text)?;
-        let index = self.make_index()?;
+        let made = self.while_open(|| {
+            self.store.remove_index().map_err(text)?;
+            self.make_index()
+        });
+        let index = made.unwrap_or_else(|| Err(text(SpoolError::Closed)))?;
         if let Err(error) = self.history().begin_rebuild() {
             tracing::warn!(%error, "cannot read the history");
         }
@@ -352,7 +355,7 @@ impl Engine {
             }
             let damaged = self.has_damage();
             for name in large.iter().filter(|it| !needed.contains(*it)) {
-                let gone = match damaged {
+                let gone = self.while_open(|| match damaged {
                     false => self.store.remove_large(name),
                     true => {
                         tracing::error!(
@@ -361,8 +364,8 @@ impl Engine {
                         );
                         self.store.keep_large(name)
                     }
-                };
-                if let Err(error) = gone {
+                });
+                if let Some(Err(error)) = gone {
                     tracing::warn!(%error, "cannot remove a content that nothing names");
                 }
             }

@@ -1,7 +1,8 @@
 //! Steps that fail on order.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
 use super::Step;
 
@@ -14,6 +15,14 @@ struct Plan {
     failing: Vec<(Step, u32, u32, i32)>,
     room: Option<u64>,
     short: bool,
+    stalls: Vec<Stall>,
+}
+
+#[derive(Debug)]
+struct Stall {
+    step: Step,
+    reached: mpsc::Sender<()>,
+    go_on: mpsc::Receiver<()>,
 }
 
 impl Faults {
@@ -26,12 +35,33 @@ impl Faults {
             .push((step, skip, times, errno));
     }
 
+    /// Makes the next such step take time: it tells when it is reached, and goes on when
+    /// it is told to, or nobody is left to tell it.
+    pub fn stall(&self, step: Step) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((reached, is_reached), (tell, go_on)) = (mpsc::channel(), mpsc::channel());
+        self.0.lock().unwrap().stalls.push(Stall {
+            step,
+            reached,
+            go_on,
+        });
+        (is_reached, tell)
+    }
+
     /// The disk takes this many more octets; none: it has room again.
     pub fn disk_room(&self, room: Option<u64>) {
         self.0.lock().unwrap().room = room;
     }
 
     pub fn take(&self, step: Step) -> io::Result<()> {
+        let stall = {
+            let stalls = &mut self.0.lock().unwrap().stalls;
+            let at = stalls.iter().position(|it| it.step == step);
+            at.map(|it| stalls.remove(it))
+        };
+        if let Some(stall) = stall {
+            stall.reached.send(()).ok();
+            stall.go_on.recv_timeout(Duration::from_secs(120)).ok();
+        }
         for (at, skip, times, errno) in &mut self.0.lock().unwrap().failing {
             if *at != step {
                 continue;

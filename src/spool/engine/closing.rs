@@ -11,8 +11,20 @@ impl Engine {
     /// Writes down that everything is in order, and nothing after that.
     pub fn close(self: &Arc<Self>) -> Result<(), SpoolError> {
         let closed = self.write_closed();
+        // Whoever opens it next must not see files vanish.
+        let _removed = lock(&self.removing);
         lock(&self.lock).take();
         closed
+    }
+
+    /// Removes files, unless the spool was closed: then they are somebody else's, who may
+    /// have them open.
+    ///
+    /// Closing waits for it; nothing else does, least of all the committer.
+    pub fn while_open<T>(&self, remove: impl FnOnce() -> T) -> Option<T> {
+        let _removing = lock(&self.removing);
+        let open = !self.progress.borrow().closed;
+        open.then(remove)
     }
 
     fn write_closed(self: &Arc<Self>) -> Result<(), SpoolError> {

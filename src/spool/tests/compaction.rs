@@ -10,9 +10,12 @@ use super::*;
 
 const EIO: i32 = 5;
 
+/// How long anything may take on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Waits for a condition that the spool reaches by itself.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..3_000 {
+    for _ in 0..12_000 {
         if is_so().await {
             return;
         }
@@ -73,7 +76,9 @@ async fn a_message_that_settles_while_it_is_moved_does_not_come_back() {
         let mut log = engine.log();
         log.touched = Some(HashSet::new());
         let wait = |queued| {
+            let begun = engine.clock.uptime();
             while engine.queued() != queued {
+                assert!(engine.clock.uptime() < begun + PATIENCE, "never {queued:?}");
                 std::thread::yield_now();
             }
         };
@@ -163,6 +168,38 @@ async fn what_settles_is_held_or_deleted_under_compaction_stays_so() {
     let copied = tempfile::tempdir().unwrap();
     copy_log(directory.path(), copied.path());
     assert_eq!(open(copied.path()).0.all().await, left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_removed_any_more_once_a_spool_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let stays = spool.accept("ann@example.org", 500).await;
+    let first = last_segment(directory.path());
+    let (reached, go_on) = spool.0.store.faults.stall(Step::Remove);
+    for number in 0..200 {
+        let passes = spool.accept("ann@example.org", 1_000).await;
+        spool.finish(&passes, number).await;
+    }
+    tokio::task::block_in_place(|| reached.recv_timeout(PATIENCE).unwrap());
+    // A compaction is about to remove the oldest segment.
+    let mut progress = spool.0.progress.subscribe();
+    let closing = tokio::runtime::Handle::current().spawn(spool.close());
+    progress.wait_for(|it| it.closed).await.unwrap();
+    // Nobody else gets it before that is done; a close that did not wait would be long over.
+    for _ in 0..20 {
+        let opened = Spool::open(options(directory.path()), Clock::system());
+        assert!(matches!(opened.err(), Some(SpoolError::InUse { .. })));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    go_on.send(()).unwrap();
+    closing.await.unwrap().unwrap();
+    assert!(!first.exists());
+    let left = segments(directory.path());
+    let (again, recovered) = open(directory.path());
+    assert!(!recovered.crashed);
+    assert_eq!(again.all().await, [stays]);
+    assert!(left.iter().all(|it| it.exists()), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

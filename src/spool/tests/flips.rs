@@ -30,7 +30,9 @@ async fn one_flipped_byte_anywhere_costs_at_most_its_record_which_is_kept_and_sh
     let name = segment.file_name().unwrap();
     let (mut hit, mut flips) = (0, 0);
     for place in (0..octets.len()).step_by(flip_step()) {
-        let copied = tempfile::tempdir_in("/dev/shm").unwrap();
+        // In memory where there is such a folder: there are many.
+        let copied = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let copied = copied.unwrap();
         copy_log(directory.path(), copied.path());
         let mut flipped = octets.clone();
         flipped[place] ^= 1 << (place % 8);

@@ -250,16 +250,36 @@ impl Flow {
         only_in_spool
     }
 
-    /// What the spool counts in this flow, all of it beyond what is here.
+    /// What the spool counts in this flow. All of it is read again: what is here may have
+    /// gaps, if the spool was asked in vain before.
     pub(super) fn restore(&mut self, ready: Amount) {
-        let here = sum(&self.fresh);
+        self.fresh.clear();
+        self.loaded_to = QueueId::MIN;
         self.beyond = Load {
             messages: ready.messages,
             octets: ready.wire_bytes,
             recipients: ready.recipients,
+        };
+        self.waiting = sum(&self.retries).plus(self.beyond);
+        self.ask_anew();
+    }
+
+    /// Forgets when messages were accepted, to be told by the spool.
+    pub(super) fn forget_times(&mut self) {
+        self.recent.clear();
+    }
+
+    /// Question `asked` has no answer.
+    pub(super) fn unanswered(&mut self, asked: u64) {
+        if asked == self.asked {
+            self.ask_anew();
         }
-        .minus(here);
-        self.waiting = here.plus(sum(&self.retries)).plus(self.beyond);
+    }
+
+    /// Whatever was asked is asked again if need be, and the old answer is of no use.
+    fn ask_anew(&mut self) {
+        self.refill = RefillState::None;
+        self.asked += 1;
     }
 
     /// What to ask the spool for: what comes after this message, and the number of the

@@ -29,6 +29,9 @@ mod record;
 pub mod schedule;
 mod timeline;
 
+#[cfg(test)]
+mod refill_tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,8 +132,8 @@ impl Release {
             .forget_blank(|relay| relays.contains_key(relay), present(now));
     }
 
-    /// What waits in a flow, as the spool counts it at the start; its messages are then
-    /// asked for with [`refills`](Self::refills).
+    /// What waits in a flow, as the spool counts it: at the start, and again after it could
+    /// not be asked. Its messages are then asked for with [`refills`](Self::refills).
     pub fn restore(&mut self, summary: &FlowSummary, now: Moment) {
         let lane = self.lane(&summary.key.relay);
         self.lanes[lane].schedule.restore(summary, now);
@@ -165,6 +168,13 @@ impl Release {
     pub fn refilled(&mut self, refill: &Refill, items: &[Waiting], now: Moment) {
         let lane = self.lane(&refill.flow.relay);
         self.lanes[lane].schedule.refilled(refill, items, now);
+        self.touch(lane);
+    }
+
+    /// The spool could not answer a refill: the flow asks again.
+    pub fn unanswered(&mut self, refill: &Refill, now: Moment) {
+        let lane = self.lane(&refill.flow.relay);
+        self.lanes[lane].schedule.unanswered(refill, now);
         self.touch(lane);
     }
 

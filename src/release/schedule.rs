@@ -103,6 +103,7 @@ impl Schedule {
         }
         let index = self.flow_of(&summary.key, &summary.label);
         let flow = self.flow_mut(index);
+        flow.forget_times();
         for accepted in &summary.recent {
             flow.note_time(*accepted, now);
         }
@@ -142,6 +143,13 @@ impl Schedule {
             flow.answer(refill.asked, items.len() < refill.limit, heads);
         });
         self.in_flight = in_flight;
+    }
+
+    /// A refill has no answer: the flow wants it again.
+    pub(super) fn unanswered(&mut self, refill: &Refill, now: Moment) {
+        if let Some(index) = self.by_key.get(&refill.flow).copied() {
+            self.change(index, now, |flow| flow.unanswered(refill.asked));
+        }
     }
 
     /// How many more retries should be fetched at most.

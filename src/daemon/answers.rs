@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::accept::{Live, Shared};
 use crate::clock::Clock;
-use crate::control::protocol::{FailureKind, Item, Request, TopSnapshot};
+use crate::control::protocol::{FailureKind, Item, LimitsReport, Request, TopSnapshot};
 use crate::control::{Gone, Responder};
 use crate::mail::{Mailbox, QueueId};
 use crate::spool::{Spool, SpoolError};
@@ -149,7 +149,7 @@ impl Answers {
                 to.item(Item::Change(report)).await?;
             }
             Request::Limits { relay } => {
-                let reports = self.desk.limits(relay.clone()).await?;
+                let reports = self.limits(relay.clone()).await?;
                 if let (Some(relay), true) = (relay, reports.is_empty()) {
                     return Err(no_such_relay(&relay));
                 }
@@ -158,9 +158,8 @@ impl Answers {
                 }
             }
             Request::Mailings { relay } => {
-                // The delivery task must not wait for it: others ask it, too.
-                self.spool.until_complete().await?;
-                for report in self.desk.mailings(relay).await? {
+                let flows = self.spool.flows().await?;
+                for report in self.desk.mailings(relay, flows).await? {
                     to.item(Item::Mailing(Box::new(report))).await?;
                 }
             }
@@ -215,6 +214,16 @@ impl Answers {
         Ok(())
     }
 
+    /// What is used and left of the limits; without mailings while the index is read from
+    /// the log, for nobody who wants to know how things are should wait for that.
+    pub(super) async fn limits(
+        &self,
+        relay: Option<String>,
+    ) -> Result<Vec<LimitsReport>, Stopping> {
+        let flows = self.spool.impatient().flows().await;
+        self.desk.limits(relay, flows.unwrap_or_default()).await
+    }
+
     async fn top(
         &self,
         interval_seconds: u64,
@@ -230,7 +239,7 @@ impl Answers {
                 queue: report.queue,
                 traffic: report.traffic,
                 relays: report.relays,
-                limits: self.desk.limits(None).await?,
+                limits: self.limits(None).await?,
             };
             to.item(Item::Top(Box::new(snapshot))).await?;
             tokio::select! {

@@ -51,7 +51,7 @@ impl Delivery {
                 told.sending += 1;
                 continue;
             }
-            let next = match self.office.spool.envelope(id).await? {
+            let next = match self.spool.envelope(id).await? {
                 None => None,
                 Some(before) => changed(&before, action, by, note, now)
                     .map(|next| self.moved(&before, next, now))
@@ -65,7 +65,10 @@ impl Delivery {
                 Action::Fail => failure(&before, &next),
                 _ => Vec::new(),
             };
-            let reports = self.office.compose(&next, &reports, None, now).await?;
+            let reports = self
+                .office
+                .compose(&self.spool, &next, &reports, None, now)
+                .await?;
             let told_of: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
             changes.push(spool::Change {
                 envelope: next.clone(),
@@ -75,7 +78,7 @@ impl Delivery {
             pairs.push((before, next, told_of));
             told.changed += 1;
         }
-        self.office.spool.change(changes).await?;
+        self.spool.change(changes).await?;
         for (before, next, reports) in pairs {
             if matches!(action, Action::Hold) {
                 self.facts.relays.held(&next.relay, 1);
@@ -136,7 +139,7 @@ impl Delivery {
         let mut pairs = Vec::new();
         let mut after = QueueId::MIN;
         while pairs.len() < STEP {
-            let page = self.office.spool.list(&filter, after, STEP).await?;
+            let page = self.spool.list(&filter, after, STEP).await?;
             for before in page.messages {
                 // Our own mail stays where we put it, unless that relay is gone.
                 let stranded = before.rule == Rule::Own
@@ -182,7 +185,7 @@ impl Delivery {
             by: "penstock".to_owned(),
             reports: Vec::new(),
         });
-        self.office.spool.change(changes.collect()).await?;
+        self.spool.change(changes.collect()).await?;
         let moved = pairs.len();
         for (before, next) in pairs {
             info!(queue_id = %next.id, from = before.relay, to = next.relay, "follows the directory to another relay");
@@ -194,9 +197,15 @@ impl Delivery {
     /// Lets messages go at once that stepped aside for a relay's trouble that is over.
     pub(super) async fn call_back(&mut self, relay: &str, ids: Vec<QueueId>) {
         let mut pairs = Vec::new();
+        let mut unanswered = Vec::new();
         for id in ids {
-            let Ok(Some(before)) = self.office.spool.envelope(id).await else {
-                continue;
+            let before = match self.spool.envelope(id).await {
+                Ok(Some(before)) => before,
+                Err(trouble) if trouble.is_of_index() => {
+                    unanswered.push(id);
+                    continue;
+                }
+                Ok(None) | Err(_) => continue,
             };
             let waits = matches!(before.state, State::Waiting { .. });
             if !waits || before.relay != relay || self.sending.contains_key(&id) {
@@ -209,12 +218,16 @@ impl Delivery {
             };
             pairs.push((before, next));
         }
+        if !unanswered.is_empty() {
+            let relay = relay.to_owned();
+            self.later.called_back.push((relay, unanswered));
+        }
         let changes = pairs.iter().map(|(_, next)| spool::Change {
             envelope: next.clone(),
             by: "penstock".to_owned(),
             reports: Vec::new(),
         });
-        if let Err(trouble) = self.office.spool.change(changes.collect()).await {
+        if let Err(trouble) = self.spool.change(changes.collect()).await {
             warn!(%trouble, relay, "cannot call back what stepped aside; it keeps its time");
             return;
         }
@@ -230,7 +243,7 @@ impl Delivery {
             relay: Some(relay.to_owned()),
             ..Filter::default()
         };
-        let page = match self.office.spool.list(&filter, after, STEP).await {
+        let page = match self.spool.list(&filter, after, STEP).await {
             Ok(page) => page,
             Err(trouble) => {
                 warn!(%trouble, relay, "cannot read what waits too long");
@@ -257,7 +270,10 @@ impl Delivery {
             let reports: Vec<Report> = report.into_iter().collect();
             let gives_up = health.gives_up(&next, &live.config.retry, now);
             let written = async {
-                let reports = self.office.compose(&next, &reports, gives_up, now).await?;
+                let office = &self.office;
+                let reports = office
+                    .compose(&self.spool, &next, &reports, gives_up, now)
+                    .await?;
                 let told: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
                 let by = "penstock".to_owned();
                 let change = spool::Change {
@@ -265,7 +281,7 @@ impl Delivery {
                     by,
                     reports,
                 };
-                self.office.spool.change(vec![change]).await?;
+                self.spool.change(vec![change]).await?;
                 Ok::<_, SpoolError>(told)
             };
             match written.await {

@@ -2,10 +2,12 @@
 //!
 //! It is told of accepted mail and of ended transactions, asks [`Release`] what may leave
 //! now, has that written down as a lease, and starts a task for each transaction. It
-//! waits for nothing but its events, the clock and the disk.
+//! waits for nothing but its events, the clock and the disk: not even for the index, which
+//! may be read from the log for minutes. What it cannot ask then is done [`later`].
 
 mod book;
 mod dispatch;
+mod later;
 mod supply;
 mod watch;
 
@@ -22,7 +24,7 @@ use crate::config::Limits;
 use crate::mail::QueueId;
 use crate::outcome::{Cause, Health};
 use crate::release::{Ledger, Release};
-use crate::spool::{FlowKey, Recovered};
+use crate::spool::{FlowKey, Recovered, Spool};
 use crate::verify::Verification;
 
 use super::alarm::Alarm;
@@ -37,6 +39,7 @@ use crate::accept::Live;
 pub(super) use book::RelayBook;
 
 use book::HEALTH;
+use later::Later;
 
 /// Events that are handled before the next plan.
 const EVENTS_TOGETHER: usize = 256;
@@ -50,6 +53,8 @@ const ROUND: Duration = Duration::from_secs(60);
 /// The delivery task.
 pub struct Delivery {
     pub(super) office: Arc<Office>,
+    /// Everything that this task asks the spool is asked here, for it waits for no index.
+    pub(super) spool: Spool,
     pub(super) release: Release,
     pub(super) relays: BTreeMap<String, RelayBook>,
     pub(super) sending: HashMap<QueueId, Sending>,
@@ -67,6 +72,8 @@ pub struct Delivery {
     ledger_lost: bool,
     /// What is to be mailed to the administrator.
     alarms: Vec<Alarm>,
+    /// What is done once the index answers.
+    pub(super) later: Later,
 }
 
 /// A transaction under way.
@@ -122,6 +129,8 @@ impl Delivery {
             rebuilding: false,
             ledger_lost,
             alarms: Vec::new(),
+            later: Later::default(),
+            spool: office.spool.impatient(),
             office,
         }
     }
@@ -190,13 +199,17 @@ impl Delivery {
     /// Does all that can be done now.
     async fn pump(&mut self) {
         // Questions to the spool would wait, and everybody who asks this task with them.
-        if !self.office.spool.is_complete() {
+        if !self.spool.is_complete() {
             return;
         }
         if self.rebuilding {
             self.restore().await;
+            if self.rebuilding {
+                return;
+            }
             self.verify_relays().await;
         }
+        self.catch_up().await;
         if !Arc::ptr_eq(&self.live, &self.office.live.borrow()) {
             self.reloaded().await;
         }
@@ -251,7 +264,7 @@ impl Delivery {
             let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or(Duration::ZERO);
             wake = wake.min(Instant::now() + left);
         }
-        if !self.office.spool.is_complete() {
+        if self.rebuilding || !self.spool.is_complete() {
             wake = wake.min(Instant::now() + DISK_PAUSE);
         }
         match self.disk_pause {
@@ -284,8 +297,8 @@ impl Delivery {
                 let told = self.pictures(relay.as_deref()).await;
                 answer.send(told).ok();
             }
-            Event::Limits(relay, answer) => {
-                let told = self.limits(relay.as_deref()).await;
+            Event::Limits(relay, flows, answer) => {
+                let told = self.limits(relay.as_deref(), flows);
                 answer.send(told).ok();
             }
             Event::MayLeave(answer) => {
@@ -293,8 +306,8 @@ impl Delivery {
                 let may = names.into_iter().filter(|it| self.may_leave(it)).collect();
                 answer.send(may).ok();
             }
-            Event::Mailings(relay, answer) => {
-                let told = self.mailings(relay.as_deref()).await;
+            Event::Mailings(relay, flows, answer) => {
+                let told = self.mailings(relay.as_deref(), flows);
                 answer.send(told).ok();
             }
             Event::Pause {
@@ -400,8 +413,7 @@ impl Delivery {
     }
 
     fn hand_over_ledger(&self) {
-        self.office
-            .spool
+        self.spool
             .checkpoint_ledger(self.release.ledger().to_bytes(self.office.clock.moment()));
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::control::describe::Situation;
 use crate::control::protocol::{Action, LimitsReport, MailingReport, RelayStatus};
 use crate::mail::{Envelope, QueueId};
-use crate::spool::{FlowKey, Waiting};
+use crate::spool::{FlowKey, FlowSummary, Waiting};
 use crate::verify::TokenHash;
 
 use super::transaction::Ended;
@@ -41,12 +41,22 @@ pub enum Event {
     Situations(Vec<Envelope>, oneshot::Sender<Vec<Situation>>),
     /// How the relays are: all of them, or the one with this name.
     Relays(Option<String>, oneshot::Sender<Vec<RelayStatus>>),
-    /// What is used and left of the limits: of all relays, or of the one with this name.
-    Limits(Option<String>, oneshot::Sender<Vec<LimitsReport>>),
+    /// What is used and left of the limits: of all relays, or of the one with this name. The
+    /// flows are those of the spool: whoever asks reads them, and waits for them.
+    Limits(
+        Option<String>,
+        Vec<FlowSummary>,
+        oneshot::Sender<Vec<LimitsReport>>,
+    ),
     /// The relays for which something may leave now.
     MayLeave(oneshot::Sender<Vec<String>>),
-    /// The mailings: of all relays, or of the one with this name.
-    Mailings(Option<String>, oneshot::Sender<Vec<MailingReport>>),
+    /// The mailings among these flows of the spool: of all relays, or of the one with this
+    /// name.
+    Mailings(
+        Option<String>,
+        Vec<FlowSummary>,
+        oneshot::Sender<Vec<MailingReport>>,
+    ),
     /// An administrator pauses a relay.
     Pause {
         /// Its name.
@@ -179,9 +189,14 @@ impl Desk {
         self.ask(Event::MayLeave).await
     }
 
-    /// The mailings that wait, or ended within the hour.
-    pub async fn mailings(&self, relay: Option<String>) -> Result<Vec<MailingReport>, Stopping> {
-        self.ask(|answer| Event::Mailings(relay, answer)).await
+    /// The mailings that wait, or ended within the hour, among the flows of the spool.
+    pub async fn mailings(
+        &self,
+        relay: Option<String>,
+        flows: Vec<FlowSummary>,
+    ) -> Result<Vec<MailingReport>, Stopping> {
+        self.ask(|answer| Event::Mailings(relay, flows, answer))
+            .await
     }
 
     /// Asks it something.
@@ -201,9 +216,13 @@ impl Desk {
         self.ask(|answer| Event::Relays(relay, answer)).await
     }
 
-    /// What is used and left of the relays' limits.
-    pub async fn limits(&self, relay: Option<String>) -> Result<Vec<LimitsReport>, Stopping> {
-        self.ask(|answer| Event::Limits(relay, answer)).await
+    /// What is used and left of the relays' limits, with the mailings among these flows.
+    pub async fn limits(
+        &self,
+        relay: Option<String>,
+        flows: Vec<FlowSummary>,
+    ) -> Result<Vec<LimitsReport>, Stopping> {
+        self.ask(|answer| Event::Limits(relay, flows, answer)).await
     }
 
     /// Pauses a relay until somebody resumes it.

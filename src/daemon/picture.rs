@@ -15,7 +15,7 @@ use crate::mail::{Envelope, Origin, State};
 use crate::oauth::Standing;
 use crate::outcome::Cause;
 use crate::release::{Outlook, Wait};
-use crate::spool::{FlowKey, RelayCounts, Waiting};
+use crate::spool::{FlowKey, FlowSummary, RelayCounts, Waiting};
 
 use super::delivery::{Delivery, RelayBook};
 use super::verifying::{add_verification, unverified};
@@ -136,7 +136,7 @@ impl Delivery {
     pub(super) async fn pictures(&mut self, only: Option<&str>) -> Vec<RelayStatus> {
         let live = self.office.live.borrow().clone();
         let now = self.office.clock.now();
-        let spool = self.office.spool.status().await;
+        let spool = self.spool.status().await;
         let mut names: Vec<&String> = live.config.relays.keys().collect();
         // One that is no longer configured is of interest as long as it has mail.
         let has_mail =
@@ -172,10 +172,14 @@ impl Delivery {
     }
 
     /// What is used and left of the limits: of every relay, or of one by name.
-    pub(super) async fn limits(&mut self, only: Option<&str>) -> Vec<LimitsReport> {
+    pub(super) fn limits(
+        &mut self,
+        only: Option<&str>,
+        flows: Vec<FlowSummary>,
+    ) -> Vec<LimitsReport> {
         let live = self.office.live.borrow().clone();
         let now = self.office.clock.moment();
-        let mut going_on = self.mailings(only).await;
+        let mut going_on = self.mailings(only, flows);
         going_on.retain(|it| it.waiting + it.held > 0);
         let mut reports = Vec::new();
         for (name, relay) in &live.config.relays {
@@ -229,10 +233,13 @@ impl Delivery {
     }
 
     /// The mailings that wait, or got a message within the hour.
-    pub(super) async fn mailings(&mut self, only: Option<&str>) -> Vec<MailingReport> {
+    pub(super) fn mailings(
+        &mut self,
+        only: Option<&str>,
+        flows: Vec<FlowSummary>,
+    ) -> Vec<MailingReport> {
         let now = self.office.clock.moment();
         let live = self.office.live.borrow().clone();
-        let flows = self.office.spool.flows().await.unwrap_or_default();
         let mut outlooks: BTreeMap<FlowKey, (bool, Option<Timestamp>)> = BTreeMap::new();
         for name in live.config.relays.keys() {
             for it in self.release.mailings(name, now) {

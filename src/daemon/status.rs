@@ -144,15 +144,11 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
         .map(|it| it.relay.as_str())
         .collect();
     let facts = &answers.facts;
-    // While the index is read from the log a list would wait for the end of it.
-    let first = match spool.rebuilding {
-        Some(_) => None,
-        None => {
-            let everything = Filter::default();
-            let page = answers.spool.list(&everything, QueueId::MIN, 1).await;
-            page.ok().and_then(|it| it.messages.into_iter().next())
-        }
-    };
+    // While the index is read from the log there is no list.
+    let everything = Filter::default();
+    let impatient = answers.spool.impatient();
+    let first = impatient.list(&everything, QueueId::MIN, 1).await;
+    let first = first.ok().and_then(|it| it.messages.into_iter().next());
     let oldest = first.map(|it| it.accepted);
     let configuration_error = facts
         .configuration_error
@@ -276,7 +272,7 @@ pub(super) async fn metrics(answers: &Answers) -> Result<MetricsReport, Stopping
     let status = report(answers).await?;
     let names: Vec<String> = status.relays.iter().map(|it| it.relay.clone()).collect();
     Ok(MetricsReport {
-        limits: answers.desk.limits(None).await?,
+        limits: answers.limits(None).await?,
         relays: answers.facts.relays.report(names.into_iter()),
         commit: traffic::latency(&answers.spool.commit_times()),
         oldest_sendable_seconds: oldest_sendable(answers).await?,
@@ -288,18 +284,16 @@ pub(super) async fn metrics(answers: &Answers) -> Result<MetricsReport, Stopping
 /// How long the oldest message that may leave now has been in the spool.
 async fn oldest_sendable(answers: &Answers) -> Result<Option<u64>, Stopping> {
     let relays = answers.desk.may_leave().await?;
-    if !answers.spool.is_complete() {
-        // While the index is read from the log nothing leaves, and flows would wait for it.
-        return Ok(None);
-    }
-    let flows = answers.spool.flows().await.unwrap_or_default();
+    // While the index is read from the log nothing leaves.
+    let spool = answers.spool.impatient();
+    let flows = spool.flows().await.unwrap_or_default();
     let mut oldest: Option<Timestamp> = None;
     let flows = flows
         .into_iter()
         .filter(|it| it.ready.messages > 0 && relays.contains(&it.key.relay))
         .take(FLOWS_LOOKED_AT);
     for flow in flows {
-        let first = answers.spool.ready(&flow.key, QueueId::MIN, 1).await;
+        let first = spool.ready(&flow.key, QueueId::MIN, 1).await;
         if let Some(first) = first.ok().and_then(|it| it.into_iter().next()) {
             oldest = Some(oldest.map_or(first.accepted, |it| it.min(first.accepted)));
         }

@@ -7,6 +7,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+mod rebuilding;
+
 /// Writes the files into this folder.
 fn configure(folder: &Path, config: &str) {
     use std::os::unix::fs::PermissionsExt;

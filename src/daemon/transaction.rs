@@ -258,7 +258,13 @@ impl Office {
         loop {
             let written = async {
                 let reports = self
-                    .compose(&settlement.envelope, &settlement.reports, gives_up, now)
+                    .compose(
+                        &self.spool,
+                        &settlement.envelope,
+                        &settlement.reports,
+                        gives_up,
+                        now,
+                    )
                     .await?;
                 let told = reports.iter().map(|it| it.0.clone()).collect();
                 self.spool
@@ -286,9 +292,11 @@ impl Office {
     }
 
     /// Writes the reports about a message: each an envelope and its content. `gives_up`
-    /// is when the message is, where that can be told.
+    /// is when the message is, where that can be told. The message is read from `spool`,
+    /// which is the caller's: it may be one that waits for no index.
     pub async fn compose(
         &self,
+        spool: &Spool,
         envelope: &Envelope,
         reports: &[Report],
         gives_up: Option<Timestamp>,
@@ -300,8 +308,9 @@ impl Office {
                 true => usize::try_from(envelope.size_bytes).unwrap_or(HEADER_MAXIMUM_BYTES),
                 false => HEADER_MAXIMUM_BYTES,
             };
-            let returned = match self.spool.content(envelope.id).await {
+            let returned = match spool.content(envelope.id).await {
                 Ok(Some(mut content)) => content.read(limit).await.unwrap_or_default(),
+                Err(trouble) if trouble.is_of_index() => return Err(trouble),
                 // A report without the message is better than none.
                 Ok(None) | Err(_) => Vec::new(),
             };

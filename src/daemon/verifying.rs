@@ -54,9 +54,8 @@ impl Delivery {
                 continue;
             }
             let waits = self.rebuilding || self.waiting_test(&relay.name).await.is_some();
-            if !waits {
-                self.recall_test(&relay.name).await;
-            }
+            // What cannot be asked now counts as waiting, too.
+            let waits = waits || self.recall_test(&relay.name).await.is_err();
             let now = self.office.clock.now();
             if self.book(&relay.name).verification.wants_test(waits, now)
                 && let Err(trouble) = self.send_test(relay).await
@@ -98,10 +97,14 @@ impl Delivery {
     }
 
     /// Takes back a test message that has not left.
-    async fn withdraw(&mut self, id: QueueId, why: &str) {
+    pub(super) async fn withdraw(&mut self, id: QueueId, why: &'static str) {
         let gone = self.change_all(vec![id], &Action::Delete, OURSELVES, why);
-        if let Err(trouble) = gone.await {
-            warn!(queue_id = %id, %trouble, "cannot withdraw an old test message");
+        match gone.await {
+            Ok(_) => {}
+            Err(trouble) if trouble.is_of_index() => self.later.withdrawn.push((id, why)),
+            Err(trouble) => {
+                warn!(queue_id = %id, %trouble, "cannot withdraw an old test message");
+            }
         }
     }
 
@@ -118,8 +121,7 @@ impl Delivery {
 
     async fn keep(&mut self, relay: &str) -> Result<(), SpoolError> {
         let value = self.book(relay).verification.to_value();
-        let spool = &self.office.spool;
-        spool.note(VERIFICATION, relay, Some(value)).await
+        self.spool.note(VERIFICATION, relay, Some(value)).await
     }
 
     /// The test message that waits for its relay.
@@ -127,7 +129,7 @@ impl Delivery {
         let id = self.book(relay).verification.test()?.id()?;
         // What cannot be read now is taken to wait: one test message too few is mended
         // by asking for another.
-        match self.office.spool.envelope(id).await {
+        match self.spool.envelope(id).await {
             Ok(Some(envelope)) if !envelope.is_finished() => Some((id, envelope.state)),
             Ok(_) => None,
             Err(_) => Some((id, State::Waiting { not_before: None })),
@@ -136,15 +138,18 @@ impl Delivery {
 
     /// A test message may have left just before the daemon was killed: the history of the
     /// spool knows.
-    async fn recall_test(&mut self, relay: &str) {
+    async fn recall_test(&mut self, relay: &str) -> Result<(), SpoolError> {
         let test = self.book(relay).verification.test();
         let open = test.filter(|it| it.outcome == Outcome::Waiting);
         let Some(id) = open.and_then(|it| it.id()) else {
-            return;
+            return Ok(());
         };
-        let found = self.office.spool.history(&Lookup::Id(id), 1).await;
-        let Some(finished) = found.unwrap_or_default().pop() else {
-            return;
+        let found = match self.spool.history(&Lookup::Id(id), 1).await {
+            Err(trouble) if trouble.is_of_index() => return Err(trouble),
+            found => found.unwrap_or_default().pop(),
+        };
+        let Some(finished) = found else {
+            return Ok(());
         };
         let delivered = |it: &Recipient| it.status == RecipientStatus::Delivered;
         if finished.envelope.recipients.iter().any(delivered) {
@@ -152,6 +157,7 @@ impl Delivery {
             self.book(relay).verification.ended(id, sent);
             self.keep_or_warn(relay).await;
         }
+        Ok(())
     }
 
     /// Writes a test message and hands it in.

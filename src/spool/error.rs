@@ -95,6 +95,11 @@ impl SpoolError {
         matches!(self, Self::SyncFailed { .. })
     }
 
+    /// Whether only the index did not answer: it may when it is asked later.
+    pub fn is_of_index(&self) -> bool {
+        matches!(self, Self::Index(_))
+    }
+
     /// Whether it concerns one message, and no other.
     pub(super) fn is_about_one(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Unreadable { .. })

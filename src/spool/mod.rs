@@ -121,7 +121,16 @@ pub enum Reserve {
 
 /// Accepted mail on the disk; cloned freely.
 #[derive(Clone)]
-pub struct Spool(Arc<Engine>);
+pub struct Spool(Arc<Engine>, Patience);
+
+/// What a question does while the index is read from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It waits.
+    Waits,
+    /// It is an error.
+    Refuses,
+}
 
 impl Spool {
     /// Opens the spool, or makes one.
@@ -162,7 +171,13 @@ impl Spool {
             damage: opened.damage,
         });
         engine.open_index(opened.closed, Afterwards { in_doubt, large });
-        Ok((Self(engine), opened.recovered))
+        Ok((Self(engine, Patience::Waits), opened.recovered))
+    }
+
+    /// The same spool for who must not be held up: while the index is read from the log, a
+    /// question is refused with [`SpoolError::Index`] instead of waiting for the end of it.
+    pub fn impatient(&self) -> Self {
+        Self(self.0.clone(), Patience::Refuses)
     }
 
     /// Where the spool is.
@@ -498,16 +513,25 @@ impl Spool {
         self.0.is_complete()
     }
 
-    /// Waits until questions are answered in full.
+    /// Waits until questions are answered in full; one that is
+    /// [`impatient`](Self::impatient) at most until the last writes are in the index.
     pub async fn until_complete(&self) -> Result<(), SpoolError> {
         let groups = self.0.groups();
         let mut progress = self.0.progress.subscribe();
+        let refuses = self.1 == Patience::Refuses;
         let reached = progress
-            .wait_for(|it| it.closed || (it.complete && it.groups >= groups))
+            .wait_for(|it| {
+                it.closed || (it.complete && it.groups >= groups) || (refuses && !it.complete)
+            })
             .await;
         match reached {
-            Ok(it) if !it.closed => Ok(()),
-            Ok(_) | Err(_) => Err(SpoolError::Closed),
+            Ok(it) if it.closed => Err(SpoolError::Closed),
+            Ok(it) if it.complete => Ok(()),
+            Ok(_) => Err(SpoolError::Index(
+                "it is being read from the log; ask again when penstock status says no more of it"
+                    .into(),
+            )),
+            Err(_) => Err(SpoolError::Closed),
         }
     }
 

@@ -100,7 +100,7 @@ impl Delivery {
                 self.clear(Kind::RelayPaused, Some(relay));
             }
         }
-        if let Err(trouble) = self.office.spool.note(HEALTH, relay, Some(value)).await {
+        if let Err(trouble) = self.spool.note(HEALTH, relay, Some(value)).await {
             warn!(%trouble, relay, "cannot remember how the relay is");
         }
     }

@@ -47,7 +47,7 @@ impl Delivery {
                 at,
                 items: items.collect(),
             };
-            let spool = self.office.spool.clone();
+            let spool = self.spool.clone();
             leases.spawn(async move { spool.lease(lease).await });
         }
         let mut written = Ok(());
@@ -100,7 +100,7 @@ impl Delivery {
         if grants.is_empty() {
             return;
         }
-        if let Err(trouble) = self.office.spool.unlease(grants).await {
+        if let Err(trouble) = self.spool.unlease(grants).await {
             debug!(%trouble, "unused leases stay in the log");
         }
     }

@@ -18,13 +18,15 @@ const FLOW_RETRIES: usize = 100;
 impl Delivery {
     /// The flows that wait in the spool.
     pub(super) async fn restore(&mut self) {
-        self.rebuilding = !self.office.spool.is_complete();
-        if self.rebuilding {
+        // Until it is known what waits.
+        self.rebuilding = true;
+        if !self.spool.is_complete() {
             return;
         }
         let now = self.office.clock.moment();
-        match self.office.spool.flows().await {
+        match self.spool.flows().await {
             Ok(flows) => {
+                self.rebuilding = false;
                 for flow in &flows {
                     self.release.restore(flow, now);
                     self.book(&flow.key.relay).next_retry = Some(now.wall);
@@ -50,9 +52,13 @@ impl Delivery {
 
     /// The same of all that waits.
     pub(in crate::daemon) async fn sort_all_flows(&mut self) {
-        match self.office.spool.flows().await {
+        match self.spool.flows().await {
             Ok(flows) => self.sort_flows(flows.into_iter().map(|it| it.key)),
-            Err(trouble) => warn!(%trouble, "cannot read what waits; it keeps its relay"),
+            // Then all flows are read again once the index answers, and sorted.
+            Err(trouble) => {
+                warn!(%trouble, "cannot read what waits; it keeps its relay for now");
+                self.rebuilding = true;
+            }
         }
     }
 
@@ -67,7 +73,7 @@ impl Delivery {
         for (flow, first) in self.desk.take_missed() {
             let mut after = QueueId::from_number(first.number().saturating_sub(1));
             loop {
-                let read = self.office.spool.ready(&flow, after, EVENTS_TOGETHER).await;
+                let read = self.spool.ready(&flow, after, EVENTS_TOGETHER).await;
                 let items = match read {
                     Ok(items) => items,
                     Err(trouble) => {
@@ -99,19 +105,20 @@ impl Delivery {
             if refills.is_empty() {
                 return true;
             }
-            for refill in refills {
+            let mut refills = refills.into_iter();
+            while let Some(refill) = refills.next() {
                 let read = self
-                    .office
                     .spool
                     .ready(&refill.flow, refill.after, refill.limit)
                     .await;
+                let now = self.office.clock.moment();
                 match read {
-                    Ok(items) => {
-                        let now = self.office.clock.moment();
-                        self.release.refilled(&refill, &items, now);
-                    }
+                    Ok(items) => self.release.refilled(&refill, &items, now),
                     Err(trouble) => {
                         warn!(%trouble, "cannot read what waits");
+                        for unanswered in std::iter::once(refill).chain(refills) {
+                            self.release.unanswered(&unanswered, now);
+                        }
                         self.rebuilding = true;
                         return false;
                     }
@@ -129,7 +136,7 @@ impl Delivery {
         let relays: Vec<String> = self.relays.keys().cloned().collect();
         for relay in relays {
             let room = self.release.retry_room(&relay);
-            let spool = &self.office.spool;
+            let spool = &self.spool;
             match spool.retries_from(&relay, from, room, FLOW_RETRIES).await {
                 Ok(items) => {
                     for item in &items {
@@ -154,7 +161,7 @@ impl Delivery {
             .collect();
         for relay in due {
             let room = self.release.retry_room(&relay);
-            let spool = &self.office.spool;
+            let spool = &self.spool;
             let items = match room {
                 0 => Ok(Vec::new()),
                 _ => {

@@ -38,14 +38,14 @@ impl Delivery {
 
     /// Looks after what nobody says: a disk that fills up, mail that may leave and does not.
     pub(super) async fn watch(&mut self) {
-        let spool = self.office.spool.status().await;
+        let spool = self.spool.status().await;
         let room = Room {
             free: spool.free_bytes,
             refused_below: spool.reserve_bytes,
         };
         match room.is_low() {
             true => {
-                let alarm = Alarm::disk_low(room, self.office.spool.path());
+                let alarm = Alarm::disk_low(room, self.spool.path());
                 self.raise(Kind::DiskLow, None, &room.to_string(), alarm);
             }
             false => self.clear(Kind::DiskLow, None),

@@ -400,9 +400,14 @@ impl Delivery {
             if self.sending.contains_key(&id) {
                 continue;
             }
-            let before = match self.office.spool.envelope(id).await {
+            let before = match self.spool.envelope(id).await {
                 Ok(Some(before)) if !matches!(before.state, State::Held(_)) => before,
                 Ok(_) => continue,
+                // Nothing leaves before the index answers.
+                Err(trouble) if trouble.is_of_index() => {
+                    self.later.held.push((id, note));
+                    continue;
+                }
                 Err(trouble) => {
                     warn!(queue_id = %id, %trouble, "cannot hold a message for a hint");
                     continue;
@@ -422,7 +427,7 @@ impl Delivery {
                 by: BY.to_owned(),
                 reports: Vec::new(),
             };
-            match self.office.spool.change(vec![change]).await {
+            match self.spool.change(vec![change]).await {
                 Ok(()) => {
                     info!(queue_id = %id, note, "held for a hint");
                     self.facts.relays.held(&next.relay, 1);

@@ -22,6 +22,17 @@ use crate::mail::{
 use super::*;
 use compaction::PATIENCE;
 
+impl Spool {
+    /// Begins a rebuild of the index that goes no further until this is dropped.
+    pub(crate) fn stall_rebuild(&self) -> impl Sized + '_ {
+        // It begins by opening the history.
+        let stalled = self.0.history();
+        let index = self.0.index().expect("it is complete");
+        self.0.doubt_index(&index, "a test");
+        stalled
+    }
+}
+
 pub fn mailbox(text: &str) -> Mailbox {
     Mailbox::parse(text).unwrap()
 }

@@ -256,7 +256,8 @@ impl Delivery {
                 let limits = live.config.relays.get(&flow.key.relay).map(|it| &it.limits);
                 MailingReport {
                     mailing: flow.label,
-                    accepted: flow.accepted,
+                    // What is held from before an hour of silence is counted no more.
+                    accepted: flow.accepted.max(waiting + held),
                     done: flow.accepted.saturating_sub(waiting + held),
                     waiting,
                     held,

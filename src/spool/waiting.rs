@@ -107,7 +107,7 @@ pub struct FlowSummary {
     pub deferred: Amount,
     /// Waits for an administrator.
     pub held: Amount,
-    /// Messages ever accepted into it, finished ones included.
+    /// Messages accepted into it since it was silent for an hour, finished ones included.
     pub accepted: u64,
     /// When its last messages were accepted, at most 21, oldest first: more than 20
     /// in the last hour is a mailing.

@@ -97,9 +97,17 @@ impl Flows {
         self.flows.len()
     }
 
-    /// A message was accepted into a flow.
+    /// A message was accepted into a flow. What was accepted before an hour of silence
+    /// counts no more, though the flow is still here for a message that is held: the
+    /// mailing was over then.
     pub fn accepted(&mut self, number: u32, at: i64) {
         if let Some(flow) = self.flows.get_mut(&number) {
+            // A log that was compacted tells them in another order.
+            let last = flow.recent.iter().max();
+            let silence = last.map(|last| timestamp(at).duration_since(timestamp(*last)));
+            if silence.is_some_and(|it| it > REMEMBERED) {
+                flow.accepted = 0;
+            }
             flow.accepted += 1;
             flow.recent.push_back(at);
             if flow.recent.len() > RECENT {
@@ -227,5 +235,34 @@ fn amount((messages, recipients, wire_bytes): (u64, u64, u64)) -> Amount {
         messages,
         recipients,
         wire_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    #[test]
+    fn what_was_accepted_before_an_hour_of_silence_counts_no_more() {
+        let mut flows = Flows::default();
+        let key = FlowKey {
+            relay: "own".into(),
+            user: "jan@example.nl".into(),
+            mailing: "s-invoice".into(),
+        };
+        let number = flows.number(key, "Invoice");
+        let mut accepted = |minute: i64| {
+            flows.accepted(number, 1_800_000_000_000 + minute * MINUTE);
+            flows.summaries()[0].accepted
+        };
+        assert_eq!([0, 1, 2].map(&mut accepted), [1, 2, 3]);
+        assert_eq!(accepted(61), 4, "it went on");
+        // A day later; one of the first is still held, say.
+        assert_eq!(accepted(1_500), 1);
+        // One that was moved in the log, and is older.
+        assert_eq!(accepted(3), 2);
+        assert_eq!(accepted(1_501), 3);
     }
 }

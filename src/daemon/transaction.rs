@@ -70,6 +70,8 @@ pub enum End {
     Gone,
     /// We had to stop in the middle of it.
     CutOff,
+    /// A mistake of ours ended it, and nobody knows where.
+    Lost,
     /// A relay was asked, and the answer is in the spool.
     Settled(Box<Outcome>),
 }
@@ -103,6 +105,8 @@ impl Office {
 
     /// Carries out one grant.
     pub async fn carry_out(&self, grant: Grant, relay: Arc<Relay>, health: Arc<Health>) -> Ended {
+        #[cfg(test)]
+        assert_ne!(&*grant.relay, "panics", "a mistake that a test ordered");
         let end = match self.begin(&grant).await {
             Ok(Some(envelope)) => self.deliver(&grant, envelope, relay, &health).await,
             Ok(None) => End::Gone,

@@ -7,22 +7,45 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::config::Relay;
-use crate::mail::{Envelope, Origin, Rule};
+use crate::mail::{Envelope, Origin, QueueId, Rule, State};
 use crate::release::Grant;
-use crate::spool::{FlowKey, Lease, Leased, Released, SpoolError, Waiting};
+use crate::spool::{self, FlowKey, Lease, Leased, Released, SpoolError, Waiting};
 use crate::verify;
 
 use crate::daemon::alarms::Kind;
-use crate::daemon::desk::Event;
+use crate::daemon::desk::{Desk, Event};
+use crate::daemon::lifecycle::Lifecycle;
 use crate::daemon::transaction::{End, Ended};
 
 use super::{DISK_PAUSE, Delivery, Sending};
 
 /// While a probe is on its way no other one goes; this long at most.
 pub(super) const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// Tells of the end of a transaction that panicked: else its message would count as being
+/// sent for ever, and the relay would have a connection less.
+struct Unended {
+    grant: Grant,
+    desk: Desk,
+    lifecycle: Lifecycle,
+}
+
+impl Drop for Unended {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let (grant, desk) = (self.grant.clone(), self.desk.clone());
+        self.lifecycle.spawn(async move {
+            let end = End::Lost;
+            let ended = Event::Ended(Box::new(Ended { grant, end }));
+            desk.tell(ended).await.ok();
+        });
+    }
+}
 
 impl Delivery {
     /// Writes grants down and starts their transactions; returns how many were started.
@@ -84,7 +107,14 @@ impl Delivery {
             let health = Arc::new(book.health.clone());
             let relay = Arc::new(relay.clone());
             let (office, desk) = (self.office.clone(), self.desk.clone());
+            let unended = Unended {
+                grant: grant.clone(),
+                desk: desk.clone(),
+                lifecycle: office.lifecycle.clone(),
+            };
             self.office.lifecycle.spawn(async move {
+                // Owned by the task, so that it is dropped with whatever the task dies of.
+                let _unended = unended;
                 let ended = office.carry_out(grant, relay, health).await;
                 // The desk is gone only when the daemon has stopped.
                 desk.tell(Event::Ended(Box::new(ended))).await.ok();
@@ -131,6 +161,17 @@ impl Delivery {
             }
             // The log knows what was begun; the next start counts it.
             End::CutOff => {}
+            End::Lost => {
+                error!(queue_id = %grant.id, relay, "a mistake of ours ended a transaction; the message is tried again later, and may arrive twice");
+                self.no_probe(&relay, now.wall);
+                let released = Released::InDoubt { at: now };
+                self.release.settled(grant.grant, released, now);
+                if let Err(trouble) = self.put_off(grant.id).await {
+                    warn!(queue_id = %grant.id, %trouble, "cannot put a message off");
+                    // Then it is found with everything else that waits.
+                    self.rebuilding = true;
+                }
+            }
             End::Settled(outcome) => {
                 self.release.settled(grant.grant, outcome.released, now);
                 self.facts.count(
@@ -161,6 +202,33 @@ impl Delivery {
                 }
             }
         }
+    }
+
+    /// A message waits for a while, whatever became of it: trying at once might end in the
+    /// same way, again and again.
+    async fn put_off(&mut self, id: QueueId) -> Result<(), SpoolError> {
+        let now = self.office.clock.now();
+        let Some(before) = self.spool.envelope(id).await? else {
+            return Ok(());
+        };
+        if before.is_finished() || !matches!(before.state, State::Waiting { .. }) {
+            return Ok(());
+        }
+        let again = now.checked_add(self.live.config.retry.first);
+        let next = Envelope {
+            state: State::Waiting {
+                not_before: Some(again.unwrap_or(Timestamp::MAX)),
+            },
+            ..before
+        };
+        let change = spool::Change {
+            envelope: next.clone(),
+            by: "penstock".to_owned(),
+            reports: Vec::new(),
+        };
+        self.spool.change(vec![change]).await?;
+        self.waits_again(&next);
+        Ok(())
     }
 
     /// A message is in the spool in a new state: whatever is left of it waits.

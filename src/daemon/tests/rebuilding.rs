@@ -257,3 +257,38 @@ async fn no_request_and_no_page_holds_up_the_delivery_task_while_the_index_is_re
     penstock.stop.send(()).unwrap();
     assert_eq!(penstock.ended.await.unwrap(), Ended::InGoodOrder);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_panics_is_over_and_its_message_is_tried_again_later() {
+    // Ordered by this name.
+    let penstock = Running::start("panics").await;
+    let all = spool::Filter::default();
+    let waited = async {
+        loop {
+            let page = penstock.spool.list(&all, QueueId::MIN, 9).await.unwrap();
+            let put_off = page.messages.first().is_some_and(|it| {
+                matches!(
+                    it.state,
+                    State::Waiting {
+                        not_before: Some(_)
+                    }
+                )
+            });
+            if put_off {
+                return page.messages;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let messages = tokio::time::timeout(Duration::from_secs(60), waited);
+    let messages = messages.await.expect("the message counts as being sent");
+    let told = penstock.desk.situations(messages).await.unwrap();
+    assert_ne!(
+        told[0].state,
+        crate::control::protocol::MessageState::Sending
+    );
+    let relays = penstock.desk.relays(None).await.unwrap();
+    assert_eq!(relays[0].connections, 0);
+    penstock.stop.send(()).unwrap();
+    assert_eq!(penstock.ended.await.unwrap(), Ended::InGoodOrder);
+}

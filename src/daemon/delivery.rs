@@ -72,6 +72,8 @@ pub struct Delivery {
     ledger_lost: bool,
     /// What is to be mailed to the administrator.
     alarms: Vec<Alarm>,
+    /// What the spool had no room for: mailed with the next round.
+    unmailed: Vec<Alarm>,
     /// What is done once the index answers.
     pub(super) later: Later,
 }
@@ -129,6 +131,7 @@ impl Delivery {
             rebuilding: false,
             ledger_lost,
             alarms: Vec::new(),
+            unmailed: Vec::new(),
             later: Later::default(),
             spool: office.spool.impatient(),
             office,
@@ -391,6 +394,7 @@ impl Delivery {
     /// a fresh copy of the ledger for the next segment of the log.
     async fn round(&mut self) {
         self.hand_over_ledger();
+        self.alarms.append(&mut self.unmailed);
         self.office.pool.tidy();
         for relay in self.live.config.relays.values() {
             let timeouts = &self.live.config.timeouts;

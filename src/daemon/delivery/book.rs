@@ -10,7 +10,7 @@ use crate::mail::QueueId;
 use crate::outcome::{self, Cause, Health};
 use crate::verify::{self, Verification};
 
-use crate::daemon::alarm::Alarm;
+use crate::daemon::alarm::{Alarm, AlarmError};
 use crate::daemon::alarms::Kind;
 
 use super::Delivery;
@@ -105,13 +105,22 @@ impl Delivery {
         }
     }
 
-    /// Mails what the administrator should know.
+    /// Mails what the administrator should know. What the spool does not take, its disk
+    /// being full, is tried again with the next round.
     pub(super) async fn mail_alarms(&mut self) {
         for alarm in std::mem::take(&mut self.alarms) {
             match self.office.mail(&alarm).await {
                 Ok(Some(envelope)) => self.waits_again(&envelope),
                 Ok(None) => {}
-                Err(trouble) => warn!(%trouble, alarm = alarm.subject, "cannot mail an alarm"),
+                Err(trouble @ AlarmError::NoRelay) => {
+                    warn!(%trouble, alarm = alarm.subject, "cannot mail an alarm");
+                }
+                Err(trouble @ AlarmError::Spool(_)) => {
+                    warn!(%trouble, alarm = alarm.subject, "cannot mail an alarm yet");
+                    // The latest words about one thing are enough.
+                    self.unmailed.retain(|it| it.subject != alarm.subject);
+                    self.unmailed.push(alarm);
+                }
             }
         }
     }

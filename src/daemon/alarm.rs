@@ -122,13 +122,24 @@ impl fmt::Display for Room {
             true => "new mail is refused (452)",
             false => "new mail will be refused soon",
         };
-        let mb = |octets: u64| octets / 1_000_000;
         write!(
             f,
-            "{what}: {} MB are free on the disk of the spool, {} MB are kept free",
-            mb(self.free),
-            mb(self.refused_below)
+            "{what}: {} are free on the disk of the spool, {} are kept free",
+            size(self.free),
+            size(self.refused_below)
         )
+    }
+}
+
+/// A size in the unit that fits it, with one decimal where it is a small number of them.
+fn size(octets: u64) -> String {
+    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    let Some((unit, name)) = units.into_iter().find(|(unit, _)| octets >= *unit) else {
+        return format!("{octets} octets");
+    };
+    match octets / unit {
+        small @ ..10 => format!("{small}.{} {name}", octets % unit * 10 / unit),
+        large => format!("{large} {name}"),
     }
 }
 
@@ -307,7 +318,15 @@ mod tests {
         assert!(room(1_999_999_999).is_low());
         assert_eq!(
             room(1_500_000_000).to_string(),
-            "new mail will be refused soon: 1500 MB are free on the disk of the spool, 1000 MB are kept free"
+            "new mail will be refused soon: 1.5 GB are free on the disk of the spool, 1.0 GB are kept free"
+        );
+        let small = Room {
+            free: 412_345,
+            refused_below: 12_000_000 / 20,
+        };
+        assert_eq!(
+            small.to_string(),
+            "new mail is refused (452): 412 kB are free on the disk of the spool, 600 kB are kept free"
         );
         assert!(room(1).to_string().starts_with("new mail is refused"));
     }

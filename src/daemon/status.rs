@@ -164,18 +164,19 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     if let Some(error) = &spool.failing {
         problems.push(format!("new mail is refused: {error}"));
     }
-    let alarms = facts.alarms().report();
     let room = Room {
         free: spool.free_bytes,
         refused_below: spool.reserve_bytes,
     };
-    if room.is_refused() {
+    let alarms = standing(facts.alarms().report(), room);
+    if room.is_low() {
         problems.push(room.to_string());
     }
     // What is told here in words of this moment: a paused relay below, a full disk above.
     let said = |it: &&AlarmReport| {
-        it.alarm != Kind::RelayPaused.name()
-            && !(it.alarm == Kind::DiskLow.name() && room.is_refused())
+        ![Kind::RelayPaused, Kind::DiskLow]
+            .map(Kind::name)
+            .contains(&&*it.alarm)
     };
     problems.extend(alarms.iter().filter(said).map(|it| it.text.clone()));
     if spool.damaged_records > 0 {
@@ -267,6 +268,17 @@ pub(super) async fn report(answers: &Answers) -> Result<StatusReport, Stopping> 
     })
 }
 
+/// The alarms as they are now: the room on the disk is looked over once a minute, and may
+/// be another one since.
+fn standing(mut alarms: Vec<AlarmReport>, room: Room) -> Vec<AlarmReport> {
+    let of_disk = |it: &AlarmReport| it.alarm == Kind::DiskLow.name();
+    alarms.retain(|it| !of_disk(it) || room.is_low());
+    for alarm in alarms.iter_mut().filter(|it| of_disk(it)) {
+        alarm.text = room.to_string();
+    }
+    alarms
+}
+
 /// Everything that is counted.
 pub(super) async fn metrics(answers: &Answers) -> Result<MetricsReport, Stopping> {
     let status = report(answers).await?;
@@ -337,6 +349,26 @@ mod tests {
             messages,
             ..Amount::default()
         }
+    }
+
+    #[test]
+    fn a_disk_that_has_room_again_is_not_called_full_until_it_is_looked_at() {
+        let alarms = |free| {
+            let mut standing_alarms = Alarms::default();
+            let now = Timestamp::UNIX_EPOCH;
+            for (kind, relay) in [(Kind::DiskLow, None), (Kind::RelayPaused, Some("own"))] {
+                standing_alarms.raise(kind, relay, "new mail is refused (452)".into(), now);
+            }
+            let room = Room {
+                free,
+                refused_below: 1_000,
+            };
+            let told = standing(standing_alarms.report(), room).into_iter();
+            told.map(|it| it.text).collect::<Vec<_>>()
+        };
+        assert_eq!(alarms(5_000).len(), 1, "only the relay's");
+        assert!(alarms(1_500)[0].starts_with("new mail will be refused soon"));
+        assert!(alarms(500)[0].starts_with("new mail is refused"));
     }
 
     #[test]

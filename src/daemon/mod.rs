@@ -27,6 +27,7 @@ mod traffic;
 mod transaction;
 mod verifying;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ pub enum StartError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     /// The spool cannot be opened.
-    #[error("cannot open the spool: {0}")]
+    #[error("cannot open the spool: {}{}", answers::chain(.0), remedy(.0))]
     Spool(#[from] SpoolError),
     /// A listener has no socket.
     #[error(transparent)]
@@ -146,6 +147,28 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// What to do about a spool that the system does not let us have; nothing where the words
+/// of the error say it.
+fn remedy(error: &SpoolError) -> &'static str {
+    let (SpoolError::Io { source, .. } | SpoolError::Unreadable { source, .. }) = error else {
+        return "";
+    };
+    match source.kind() {
+        ErrorKind::PermissionDenied => {
+            "; the directory of spool.path must belong to the user that penstockd runs as"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "; spool.path must be on a file system that can be written to (and within \
+             ReadWritePaths, if a systemd unit sets them)"
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "; a file is where spool.path wants a directory: move it away, or set spool.path"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room on that disk",
+        _ => "",
+    }
 }
 
 impl StartError {

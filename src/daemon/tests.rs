@@ -87,6 +87,21 @@ async fn a_start_that_fails_leaves_nothing_running() {
 }
 
 #[tokio::test]
+async fn a_spool_that_cannot_be_made_is_told_with_its_cause_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("state"), "a file").unwrap();
+    let Err(error) = Daemon::start(setup(folder.path(), LISTENER)).await else {
+        panic!("it starts");
+    };
+    let words = error.to_string();
+    let state = folder.path().join("state");
+    let told = format!("cannot open the spool: cannot make {}: ", state.display());
+    assert!(words.starts_with(&told), "{words}");
+    assert!(words.contains("os error"), "{words}");
+    assert!(words.contains("move it away, or set spool.path"), "{words}");
+}
+
+#[tokio::test]
 async fn an_answer_that_pauses_for_an_hour_does_not_hold_up_the_stop() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(setup(folder.path(), LISTENER)).await.unwrap();

@@ -19,9 +19,9 @@
 
 mod secret;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::SpoolError;
@@ -90,12 +90,20 @@ impl Store {
         let store = Self::at(root);
         let missing = !root.exists();
         make_directory(root)?;
+        if is_ours_alone(root) {
+            close_to_others(root)?;
+        }
         if missing && let Some(parent) = root.parent() {
             // Best effort: the parent is not ours, and may not even be readable.
             sync_directory(parent).ok();
         }
         for name in [LOG, LARGE, HISTORY, CORRUPT] {
             make_directory(&root.join(name))?;
+            close_to_others(&root.join(name))?;
+        }
+        // sled would make it, and its files, for everybody to read.
+        if root.join(INDEX).is_dir() {
+            close_to_others(&root.join(INDEX))?;
         }
         sync_directory(root)?;
         let path = root.join(LOCK);
@@ -394,6 +402,12 @@ impl Store {
         Ok(true)
     }
 
+    /// Makes the directory that sled lives in, for nobody else: its files, which sled makes
+    /// for everybody to read, have addresses and subjects.
+    pub fn make_index(&self) -> Result<(), SpoolError> {
+        make_directory(&self.index_path())
+    }
+
     /// Deletes the index.
     pub fn remove_index(&self) -> Result<(), SpoolError> {
         let path = self.index_path();
@@ -491,6 +505,31 @@ fn make_directory(path: &Path) -> Result<(), SpoolError> {
         .mode(0o700)
         .create(path)
         .map_err(|it| SpoolError::io("make", path, it))
+}
+
+/// Whether a state directory is a spool or empty: of one that has other things in it, as
+/// `/srv` or `/tmp`, only what is ours is closed.
+fn is_ours_alone(root: &Path) -> bool {
+    root.join(LOG).is_dir() || fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Takes a directory that exists from everybody but its owner.
+fn close_to_others(path: &Path) -> Result<(), SpoolError> {
+    let facts = fs::metadata(path).map_err(|it| SpoolError::io("look at", path, it))?;
+    if facts.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let mode = format!("{:04o}", facts.mode() & 0o7777);
+    match fs::set_permissions(path, Permissions::from_mode(0o700)) {
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), mode, "others could look into this directory of the spool; its mode is 0700 now");
+        }
+        // It belongs to somebody else; what stands in it is in directories of our own.
+        Err(error) => {
+            tracing::warn!(path = %path.display(), mode, %error, "others can look into this directory of the spool: give it to the user that penstockd runs as, with mode 0700");
+        }
+    }
+    Ok(())
 }
 
 fn sync_directory(path: &Path) -> Result<(), SpoolError> {

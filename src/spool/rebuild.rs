@@ -111,6 +111,8 @@ impl Engine {
     }
 
     fn make_index(&self) -> Result<Index, IndexError> {
+        let made = self.store.make_index();
+        made.map_err(|error| IndexError(error.to_string()))?;
         let made = catch_unwind(AssertUnwindSafe(|| {
             Index::open(
                 &self.store.index_path(),

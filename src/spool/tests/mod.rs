@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod flips;
+mod modes;
 mod queries;
 mod rebuild;
 mod sample;

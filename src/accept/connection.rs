@@ -456,7 +456,14 @@ impl Connection {
             wire.say(&session.farewell(subject, detail, why));
         }
         // Others need the place more than the rest of this conversation.
+        let lingering = seat.linger();
         drop(seat);
+        let Some(_lingering) = lingering else {
+            // What the socket does not take at once is lost; so many who read slowly would
+            // take the descriptors that delivery needs.
+            timeout(Duration::ZERO, wire.flush()).await.ok();
+            return;
+        };
         // Closing with octets unread would reset the connection, and the reply with it.
         let linger = async {
             wire.flush().await?;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -68,11 +68,16 @@ impl CrowdLimits {
     }
 }
 
+/// Connections that have no place any more and may read our last word all the same: a
+/// part of the descriptors of others.
+const LINGERING_MAXIMUM: usize = DESCRIPTORS_OF_OTHERS / 4;
+
 /// Everybody who is connected.
 #[derive(Debug, Default)]
 pub struct Crowd {
     limits: CrowdLimits,
     present: Mutex<Present>,
+    lingering: AtomicUsize,
     origin: Origin,
 }
 
@@ -101,6 +106,16 @@ struct Member {
     /// Milliseconds after the crowd's origin at which it last did something whole.
     active: AtomicU64,
     leave: Notify,
+}
+
+/// Leave to stay for a moment without a place; given back when dropped.
+#[derive(Debug)]
+pub struct Lingering(Arc<Crowd>);
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How badly a connection is needed.
@@ -253,6 +268,15 @@ impl Seat {
             .store(self.crowd.milliseconds(), Ordering::Relaxed);
     }
 
+    /// Leave for the client to read our last word, when its place is somebody else's; none:
+    /// too many do already.
+    pub fn linger(&self) -> Option<Lingering> {
+        let lingering = &self.crowd.lingering;
+        let more = |now| (now < LINGERING_MAXIMUM).then_some(now + 1);
+        let taken = lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Lingering(self.crowd.clone()))
+    }
+
     /// Resolves when this connection has to make room.
     pub async fn asked_to_leave(&self) {
         self.member.leave.notified().await;
@@ -349,6 +373,21 @@ mod tests {
         assert!(!was_sent_away(&other).await);
         third.active(Busy::Working);
         assert_eq!(crowd.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lost_its_place_and_reads_slowly_is_counted_too() {
+        let crowd = crowd(1, 1);
+        let mut lingering = Vec::new();
+        for _ in 0..LINGERING_MAXIMUM {
+            let seat = crowd.enter(address(1), Trust::Open).unwrap();
+            lingering.push(seat.linger().unwrap());
+        }
+        let seat = crowd.enter(address(1), Trust::Open).unwrap();
+        assert!(seat.linger().is_none());
+        lingering.pop();
+        assert!(seat.linger().is_some());
+        assert!(seat.linger().is_some(), "it was given back");
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Dialer {
         let connected = timeout_at(deadline, TcpStream::connect(address)).await;
         let stream = match connected {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(no_connection(server, io_words(&error))),
+            Ok(Err(error)) => return Err(unconnected(server, &error)),
             Err(_) => return Err(no_connection(server, timed_out(limit))),
         };
         // Commands are written whole; waiting for more to send only costs time.
@@ -437,6 +437,18 @@ pub(super) fn refused(stage: Stage, reply: crate::smtp::Reply) -> RelayError {
             stage,
             said: format!("{reply}"),
         }
+    }
+}
+
+/// That we have no descriptor left says nothing about the relay.
+fn unconnected(server: String, error: &std::io::Error) -> RelayError {
+    use rustix::io::Errno;
+    let detail = io_words(error);
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => RelayError::Ours {
+            detail: format!("cannot open a socket to {server}: {detail}"),
+        },
+        _ => no_connection(server, detail),
     }
 }
 

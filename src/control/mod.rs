@@ -8,6 +8,7 @@
 //! the verbs that work without it.
 
 pub mod client;
+mod crowd;
 pub mod describe;
 mod peer;
 pub mod protocol;

@@ -2,7 +2,7 @@
 //!
 //! Everything a client can do is bounded: how many there are, how long a request is and
 //! may take to arrive, how long an answer may stand unread. A client that stops reading
-//! stops its own answer and nothing else.
+//! stops its own answer and nothing else; one that asks for nothing makes room for the next.
 
 use std::fs;
 use std::io;
@@ -16,18 +16,17 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
+use super::crowd::{Crowd, Doing, Place};
 use super::protocol::{Failure, FailureKind, Greeting, Line, REQUEST_MAXIMUM, Request};
 use super::{Peer, Responder, peer};
 
 /// Whose members may use the socket.
 const ADMIN_GROUP: &str = "penstock-admin";
-/// Connections at once; the next is told to come back.
-const CONNECTIONS: usize = 64;
 /// For a request to arrive, a person typing it into `nc` included.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(120);
 /// For the daemon to take a request from us.
@@ -174,7 +173,7 @@ pub async fn serve(
     requests: mpsc::Sender<(Request, Responder)>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let crowd = Arc::new(Crowd::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -183,17 +182,12 @@ pub async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, _)) => match room.clone().try_acquire_owned() {
-                Ok(place) => {
+            Ok((stream, _)) => match enter(&crowd, &stream) {
+                Some((place, peer)) => {
                     let requests = requests.clone();
-                    connections.spawn(async move {
-                        if let Err(source) = converse(stream, requests).await {
-                            debug!(%source, "a control connection ended early");
-                        }
-                        drop(place);
-                    });
+                    connections.spawn(attend(stream, place, peer, requests));
                 }
-                Err(_) => turn_away(&stream),
+                None => say(&stream, true, "too many control connections; try again"),
             },
             Err(source) => {
                 // Out of descriptors, mostly: it passes, and until then asking at once
@@ -211,40 +205,73 @@ pub async fn serve(
     timeout(STOPPING_PATIENCE, ended).await.ok();
 }
 
-/// Tells a client that there are too many, without waiting for it to listen.
-fn turn_away(stream: &UnixStream) {
+/// A place for whoever is at the other end; none: there is none, or nobody is there.
+fn enter(crowd: &Arc<Crowd>, stream: &UnixStream) -> Option<(Place, Peer)> {
+    let who = stream.peer_cred().ok()?;
+    let place = crowd.enter(who.uid())?;
+    Some((place, Peer::new(who.uid(), who.gid(), who.pid())))
+}
+
+/// Says why this is the end, without waiting for the client to listen.
+fn say(stream: &UnixStream, greet: bool, why: &str) {
     let mut text = Vec::new();
-    push_line(&mut text, &Greeting::ours());
-    push_line(
-        &mut text,
-        &Line::Error(Failure::new(
-            FailureKind::TryAgain,
-            "too many control connections; try again",
-        )),
-    );
+    if greet {
+        push_line(&mut text, &Greeting::ours());
+    }
+    let failure = Failure::new(FailureKind::TryAgain, why);
+    push_line(&mut text, &Line::Error(failure));
     // A new socket's buffer is empty: this fits, or nobody is there.
     stream.try_write(&text).ok();
 }
 
+/// One connection, until it ends or another one needs its place.
+async fn attend(
+    mut stream: UnixStream,
+    place: Place,
+    peer: Peer,
+    requests: mpsc::Sender<(Request, Responder)>,
+) {
+    let mut asked = false;
+    let ended = tokio::select! {
+        ended = converse(&mut stream, &place, peer, requests, &mut asked) => Some(ended),
+        () = place.asked_to_leave() => None,
+    };
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(source)) => debug!(%source, "a control connection ended early"),
+        // Whoever stopped reading would not read this either, and stands in the middle of
+        // a line.
+        None if asked => debug!("a control connection that was not read made room"),
+        None => say(
+            &stream,
+            false,
+            "no request came, and there are too many control connections; try again",
+        ),
+    }
+}
+
 /// One connection, from its greeting to its last line.
 async fn converse(
-    mut stream: UnixStream,
+    stream: &mut UnixStream,
+    place: &Place,
+    peer: Peer,
     requests: mpsc::Sender<(Request, Responder)>,
+    asked: &mut bool,
 ) -> io::Result<()> {
-    let who = stream.peer_cred()?;
     let mut text = Vec::new();
     push_line(&mut text, &Greeting::ours());
-    write(&mut stream, &text).await?;
+    write(stream, &text).await?;
 
-    let request = match timeout(REQUEST_PATIENCE, read_request(&mut stream)).await {
+    let request = match timeout(REQUEST_PATIENCE, read_request(stream)).await {
         Ok(request) => request?,
         Err(_) => Err(Failure::new(FailureKind::TryAgain, "no request came")),
     };
     let request = match request {
         Ok(request) => request,
-        Err(failure) => return last_line(&mut stream, failure).await,
+        Err(failure) => return last_line(stream, failure).await,
     };
-    let peer = Peer::new(who.uid(), who.gid(), who.pid());
+    *asked = true;
+    place.now(Doing::Waiting);
     log(&request, &peer);
     let (responder, mut lines) = Responder::new(peer);
     if requests
@@ -256,7 +283,7 @@ async fn converse(
             FailureKind::TryAgain,
             "penstockd is busy or stopping; try again",
         );
-        return last_line(&mut stream, failure).await;
+        return last_line(stream, failure).await;
     }
     let mut page = Vec::with_capacity(LINES_TOGETHER);
     loop {
@@ -265,7 +292,7 @@ async fn converse(
             Ok(0) => break,
             Ok(_) => {}
             // An answer may pause for an hour: nobody keeps a place by having left.
-            Err(_) if is_gone(&stream) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) if is_gone(stream) => return Err(io::ErrorKind::BrokenPipe.into()),
             Err(_) => continue,
         }
         text.clear();
@@ -273,7 +300,9 @@ async fn converse(
         for line in page.drain(..) {
             push_line(&mut text, &line);
         }
-        write(&mut stream, &text).await?;
+        place.now(Doing::Reading(Instant::now()));
+        write(stream, &text).await?;
+        place.now(Doing::Waiting);
         if ended {
             return stream.shutdown().await;
         }
@@ -282,7 +311,7 @@ async fn converse(
         FailureKind::Failed,
         "penstockd ended its answer early; see its log",
     );
-    last_line(&mut stream, failure).await
+    last_line(stream, failure).await
 }
 
 /// Whether the client has closed its socket; one that only stopped writing has not.

@@ -98,13 +98,13 @@ async fn a_thousand_connections_and_readers_that_stop_hold_up_neither_mail_nor_a
 
     let before = resident_kilobytes(daemon.pid());
     let crowd: Vec<UnixStream> = (0..1_000).map(|_| connect(&home)).collect();
-    // Whoever is too many is told so, and not left waiting.
-    let mut last = String::new();
-    let mut reader = BufReader::new(crowd.last().unwrap());
-    while reader.read_line(&mut last).unwrap() > 0 {}
-    assert!(last.contains("too many control connections"), "{last}");
+    // Whoever asks for nothing makes room, and is told so; whoever asks is answered.
+    let mut first = String::new();
+    let mut reader = BufReader::new(crowd.first().unwrap());
+    while reader.read_line(&mut first).unwrap() > 0 {}
+    assert!(first.contains("too many control connections"), "{first}");
     let told = home.cli(&["status"]);
-    assert_eq!(told.status.code(), Some(75), "{told:?}");
+    assert!(told.status.success(), "{told:?}");
     submit(listen, "hello again").await;
     let grown = resident_kilobytes(daemon.pid()).saturating_sub(before);
     assert!(grown < 50_000, "{grown} kB more");

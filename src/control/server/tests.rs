@@ -111,18 +111,43 @@ async fn an_answer_that_is_dropped_is_marked_incomplete() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_and_the_others_stay() {
+async fn a_thousand_that_ask_for_nothing_keep_nobody_out_who_asks() {
     let mut served = Served::start();
-    let mut idle: Vec<Client> = (0..CONNECTIONS).map(|_| served.connect()).collect();
-    // The last of them was greeted, so all have their place.
-    let mut last = idle.pop().unwrap();
-    last = tokio::task::spawn_blocking(move || {
-        let mut greeted = vec![0; greeting().len()];
-        last.read_exact(&mut greeted).unwrap();
-        last
-    })
-    .await
-    .unwrap();
+    let path = served.path();
+    // From another thread: connecting waits while the queue of the socket is full.
+    let crowd = tokio::task::spawn_blocking(move || {
+        let connect = || Client::connect(&path).unwrap();
+        (0..1_000).map(|_| connect()).collect::<Vec<_>>()
+    });
+    let mut idle = crowd.await.unwrap();
+    let typed = served.typed("{\"reload\":{}}\n");
+    let (request, responder) = served.requests.recv().await.unwrap();
+    assert_eq!(request, Request::Reload {});
+    responder.done().await;
+    assert!(typed.await.unwrap().ends_with("{\"done\":{}}\n"));
+    // Whoever made room is told why.
+    let mut first = idle.swap_remove(0);
+    let told = tokio::task::spawn_blocking(move || {
+        let mut told = String::new();
+        first.read_to_string(&mut told).unwrap();
+        told
+    });
+    let told = told.await.unwrap();
+    assert!(told.starts_with(&greeting()), "{told}");
+    assert!(told.contains("no request came"), "{told}");
+}
+
+#[tokio::test]
+async fn one_more_than_can_be_answered_is_told_so() {
+    let mut served = Served::start();
+    let mut asking = Vec::new();
+    let mut answering = Vec::new();
+    for _ in 0..crate::control::crowd::CONNECTIONS {
+        let mut client = served.connect();
+        client.write_all(b"{\"status\":{}}\n").unwrap();
+        asking.push(client);
+        answering.push(served.requests.recv().await.unwrap());
+    }
     let path = served.path();
     let refused = tokio::task::spawn_blocking(move || {
         let asked = client::Client::connect(&path)
@@ -135,15 +160,21 @@ async fn one_connection_too_many_is_told_so_and_the_others_stay() {
         panic!()
     };
     assert_eq!(failure.kind, FailureKind::TryAgain);
-    // One leaves: there is room again. The server hears of it when it hears of it.
-    last.shutdown(Shutdown::Both).unwrap();
-    drop(last);
+    // One has its answer: there is room again.
+    let (_, responder) = answering.swap_remove(0);
+    responder.done().await;
+    let mut answered = asking.swap_remove(0);
+    let answered = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        answered.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert!(answered.await.unwrap().ends_with("{\"done\":{}}\n"));
     loop {
         let mut typed = served.typed("{\"reload\":{}}\n");
         tokio::select! {
             taken = served.requests.recv() => {
-                let (request, responder) = taken.unwrap();
-                assert_eq!(request, Request::Reload {});
+                let (_, responder) = taken.unwrap();
                 responder.done().await;
                 assert!(typed.await.unwrap().ends_with("{\"done\":{}}\n"));
                 break;

@@ -231,7 +231,7 @@ fn written(
     hostname: &str,
     now: jiff::Timestamp,
 ) -> Vec<u8> {
-    let date = now.strftime("%a, %d %b %Y %H:%M:%S +0000");
+    let date = crate::mail::header::trace::date(now);
     // What relays say may go beyond ASCII; an alarm must get through everywhere.
     let ascii = |text: &str| -> String {
         let letters = text.chars();

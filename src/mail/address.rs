@@ -201,8 +201,26 @@ impl Mailbox {
 
     /// The one spelling by which the directory knows this address: lower case, the
     /// domain as A-labels.
+    ///
+    /// Without quotes, whatever the local part is: it stands in the spool's index and in
+    /// the signatures of the history, which outlive a version. It is a key and no address;
+    /// only [`from_folded`](Self::from_folded) reads it back.
     pub fn folded(&self) -> String {
         format!("{}@{}", self.local.to_lowercase(), self.domain.ascii)
+    }
+
+    /// Reads what [`folded`](Self::folded) wrote: no domain has an `@`, so the last one
+    /// ends the local part, which has no quotes.
+    pub fn from_folded(text: &str) -> Result<Self, AddressError> {
+        let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
+        if local.is_empty() || local.chars().any(char::is_control) {
+            return Err(AddressError::LocalPart);
+        }
+        Ok(Self {
+            // In lower case it may be longer than what was read.
+            local: local.to_owned(),
+            domain: Domain::parse(domain)?,
+        })
     }
 
     /// The address with the domain as A-labels: plain ASCII unless the local part goes
@@ -464,10 +482,30 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_the_directory_knows_of_a_mailbox_is_read_back() {
+        for text in [
+            "\"jan jansen\"@example.nl",
+            "Jan@[IPv6:2001:DB8::1]",
+            r#""a\"b\\c@d"@Example.nl"#,
+            "\"\u{130}\"@b\u{fc}cher.example",
+        ] {
+            let folded = Mailbox::parse(text).unwrap().folded();
+            let read = Mailbox::from_folded(&folded).unwrap();
+            assert_eq!(read.folded(), folded);
+            assert_eq!(Mailbox::parse(&read.to_string()).unwrap(), read);
+        }
+        for text in ["", "jan", "@example.nl", "jan@", "a\n@example.nl"] {
+            assert!(Mailbox::from_folded(text).is_err(), "{text:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn parsing_never_panics_and_what_it_takes_prints_to_itself(text in "\\PC{0,40}|[\"\\\\a@.\\[\\]]{0,12}") {
             if let Ok(mailbox) = Mailbox::parse(&text) {
+                let folded = mailbox.folded();
+                prop_assert_eq!(Mailbox::from_folded(&folded).unwrap().folded(), folded);
                 prop_assert_eq!(Mailbox::parse(&mailbox.to_string()), Ok(mailbox));
             }
         }

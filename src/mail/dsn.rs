@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::header::trace::date;
 use super::text::{printable, steers};
+use super::xtext::{encode_utf8_address, utf8_address};
 use super::{Body, EnhancedStatus, Mailbox};
 
 /// RFC 5322 section 2.1.1.
@@ -203,14 +205,14 @@ impl Notification<'_> {
             global,
         );
         if let Some(id) = self.envelope_id {
-            out.field("Original-Envelope-Id", id, global);
+            out.verbatim("Original-Envelope-Id", id, global);
         }
         out.field("Arrival-Date", &date(self.arrival), global);
         for group in self.groups {
             out.line("");
             if let Some(original) = group.original {
                 let (kind, address) = original.split_once(';').unwrap_or(("rfc822", original));
-                out.field(
+                out.verbatim(
                     "Original-Recipient",
                     &address_field(kind.trim(), address.trim(), global),
                     global,
@@ -221,7 +223,7 @@ impl Notification<'_> {
             } else {
                 "utf-8"
             };
-            out.field(
+            out.verbatim(
                 "Final-Recipient",
                 &address_field(kind, &group.recipient, global),
                 global,
@@ -305,14 +307,16 @@ pub fn header_of(content: &[u8], limit: usize) -> &[u8] {
     let end = content
         .windows(4)
         .position(|it| it == b"\r\n\r\n")
-        .map_or(content.len(), |it| it + 2);
+        .map(|it| it + 2);
     if content.starts_with(b"\r\n") {
         return &[];
     }
-    if end <= limit {
+    if let Some(end) = end.filter(|it| *it <= limit) {
         return &content[..end];
     }
-    let cut = content[..limit]
+    // It goes on, or it is all there was to read: half a line, or half of a line's end,
+    // is nothing to show.
+    let cut = content[..limit.min(content.len())]
         .windows(2)
         .rposition(|it| it == b"\r\n")
         .map_or(0, |it| it + 2);
@@ -330,23 +334,22 @@ impl Out {
         self.octets.extend_from_slice(b"\r\n");
     }
 
+    /// One field whose blanks belong to its value, as in an address or an ENVID: on one
+    /// line, unless that would be longer than any line may be.
+    fn verbatim(&mut self, name: &str, value: &str, global: bool) {
+        let value = fit_for_field(value, global);
+        if name.len() + 2 + value.len() <= LINE_MAXIMUM {
+            return self.line(&format!("{name}: {value}"));
+        }
+        self.line(&format!("{name}:"));
+        for piece in pieces(&value, 900) {
+            self.line(&format!(" {piece}"));
+        }
+    }
+
     /// One field, folded before 78 columns where it has spaces (RFC 5322 section 2.2.3).
     fn field(&mut self, name: &str, value: &str, global: bool) {
-        let value: String = value
-            .chars()
-            .map(|it| if steers(it) { ' ' } else { it })
-            .collect();
-        let value = if global || value.is_ascii() {
-            value
-        } else {
-            value
-                .chars()
-                .map(|it| match it.is_ascii() {
-                    true => it.to_string(),
-                    false => it.escape_unicode().to_string(),
-                })
-                .collect()
-        };
+        let value = fit_for_field(value, global);
         let bare = format!("{name}:");
         let mut line = bare.clone();
         for word in value.split_whitespace() {
@@ -408,24 +411,30 @@ fn pieces(word: &str, limit: usize) -> Vec<&str> {
     all
 }
 
-/// `type; address`; beyond ASCII in the escaped form of RFC 6533 section 3 where the
-/// field must stay ASCII.
-fn address_field(kind: &str, address: &str, global: bool) -> String {
-    if address.is_ascii() {
-        return format!("{kind}; {address}");
-    }
-    if global {
-        return format!("utf-8; {address}");
-    }
-    let mut escaped = String::new();
-    for letter in address.chars() {
+/// Nothing that acts on a terminal, and nothing beyond ASCII unless it is allowed.
+fn fit_for_field(value: &str, global: bool) -> String {
+    let mut fit = String::with_capacity(value.len());
+    for letter in value.chars() {
         match letter {
-            '\\' | '+' | '=' => escaped.push_str(&format!("\\x{{{:02X}}}", letter as u32)),
-            '!'..='~' => escaped.push(letter),
-            _ => escaped.push_str(&format!("\\x{{{:02X}}}", letter as u32)),
+            it if steers(it) => fit.push(' '),
+            it if global || it.is_ascii() => fit.push(it),
+            it => fit.extend(it.escape_unicode()),
         }
     }
-    format!("utf-8; {escaped}")
+    fit
+}
+
+/// `type; address`, the address as its type is written: of type `utf-8` in the escaped
+/// form of RFC 6533 section 3, in which letters beyond ASCII stand where the field may
+/// hold them.
+fn address_field(kind: &str, address: &str, global: bool) -> String {
+    if address.is_ascii() && !kind.eq_ignore_ascii_case("utf-8") {
+        return format!("{kind}; {address}");
+    }
+    match global {
+        true => format!("utf-8; {}", utf8_address(address)),
+        false => format!("utf-8; {}", encode_utf8_address(address)),
+    }
 }
 
 /// A boundary that does not occur in what is returned.
@@ -470,10 +479,6 @@ fn host(name: &str) -> String {
         Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]"),
         Err(_) => name.to_owned(),
     }
-}
-
-fn date(at: Timestamp) -> String {
-    at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
 #[cfg(test)]
@@ -644,6 +649,39 @@ mod tests {
         assert_eq!(header_of(b"\r\nx", 9), b"");
         assert_eq!(header_of(b"aaaaaaaaaaaaaaaaa", 3), b"");
         assert_eq!(header_of(b"", 3), b"");
+        // No more was read of it than this: nobody knows how the last line goes on.
+        for cut in ["a: b\r\nc: d\r", "a: b\r\nc: d", "a: b\r\n"] {
+            assert_eq!(header_of(cut.as_bytes(), cut.len()), b"a: b\r\n");
+        }
+    }
+
+    #[test]
+    fn a_name_and_an_address_are_reported_as_they_were_given() {
+        let mut one = group("\"jan  jansen\"@example.org");
+        one.original = Some("utf-8;a+b=c\\d@example.org");
+        let groups = [one];
+        let mut it = notification(&groups, Part::Header(b""));
+        it.envelope_id = Some("a  b");
+        let text = String::from_utf8(it.write().octets).unwrap();
+        for line in [
+            "Original-Envelope-Id: a  b\r\n",
+            "Final-Recipient: rfc822; \"jan  jansen\"@example.org\r\n",
+            "Original-Recipient: utf-8; a\\x{2B}b\\x{3D}c\\x{5C}d@example.org\r\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        // The same in the form that may hold any letter.
+        let field = address_field("utf-8", "j\u{fc}r+gen@example.org", true);
+        assert_eq!(field, "utf-8; j\u{fc}r\\x{2B}gen@example.org");
+    }
+
+    #[test]
+    fn no_line_of_a_report_is_longer_than_any_may_be() {
+        let long = format!("{}@example.org", "\u{fc}".repeat(250));
+        let text = notification(&[group(&long)], Part::Header(b"")).write();
+        let text = String::from_utf8(text.octets).unwrap();
+        assert!(text.contains("Final-Recipient:\r\n utf-8; "), "{text}");
+        assert!(text.lines().all(|it| it.len() <= LINE_MAXIMUM));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod mime;
 pub mod queue_id;
 pub mod status;
 pub mod text;
+pub mod xtext;
 
 pub use address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 pub use envelope::{

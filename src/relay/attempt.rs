@@ -118,7 +118,7 @@ pub enum RelayError {
         said: String,
     },
     /// Nothing came within the time limit.
-    #[error("no reply at {} within {} s", stage.name(), after.as_secs())]
+    #[error("no reply at {} within {:.0} s", stage.name(), after.as_secs_f64())]
     Silent {
         /// At which point.
         stage: Stage,

@@ -457,5 +457,6 @@ fn no_connection(server: String, detail: String) -> RelayError {
 }
 
 pub(super) fn timed_out(limit: Duration) -> String {
-    format!("no answer within {} s", limit.as_secs())
+    // What is left of a limit is a little less than what was configured.
+    format!("no answer within {:.0} s", limit.as_secs_f64())
 }

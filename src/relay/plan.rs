@@ -77,7 +77,7 @@ pub(super) fn plan(job: &Job, offered: &Extensions, eight_bit: bool) -> Result<P
         mail.envid = envelope
             .envid
             .clone()
-            .filter(|it| crate::smtp::xtext::encode(it).len() <= ENVID_MAXIMUM);
+            .filter(|it| crate::mail::xtext::encode(it).len() <= ENVID_MAXIMUM);
     }
     let mut recipients = Vec::new();
     let mut refused = Vec::new();

@@ -8,7 +8,6 @@ pub mod command;
 pub mod extension;
 pub mod framing;
 pub mod reply;
-pub mod xtext;
 
 #[cfg(test)]
 mod oracle;

@@ -41,7 +41,7 @@ impl Delivery {
     pub(in crate::daemon) fn sort_flows(&mut self, flows: impl IntoIterator<Item = FlowKey>) {
         let live = self.live.clone();
         for flow in flows {
-            if let Ok(from) = flow.user.parse()
+            if let Ok(from) = Mailbox::from_folded(&flow.user)
                 && let Some(route) = self.route(&live, &from)
                 && route.relay != flow.relay
             {

@@ -191,10 +191,11 @@ pub fn mailbox_list(field: &'static str, body: &[u8]) -> Result<Vec<Mailbox>, Fr
 /// character but the tab.
 fn unfolded(field: &'static str, body: &[u8]) -> Result<Vec<u8>, FromError> {
     let mut text = Vec::with_capacity(body.len());
-    for line in body.split_inclusive(|it| *it == b'\n') {
+    let lines = body.split_inclusive(|it| *it == b'\n');
+    for (number, line) in lines.enumerate() {
         let line = super::without_ending(line);
         // Some programs take a line of blanks for the end of the header.
-        if !text.is_empty() && line.trim_ascii().is_empty() && !line.is_empty() {
+        if number > 0 && line.trim_ascii().is_empty() && !line.is_empty() {
             return Err(FromError::Syntax {
                 field,
                 what: "one of its lines is blank",
@@ -549,6 +550,7 @@ mod tests {
             "jan@exam\rple.nl",
             "jan@example.nl\u{b}",
             "a@b.c,\r\n \r\n d@e.f",
+            "\r\n \r\n\tjan@example.nl",
             "jan@[192.0.2.1]x",
             "jan@[192.0.2.1",
             "jan\\@example.nl",

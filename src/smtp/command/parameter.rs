@@ -1,8 +1,8 @@
 //! Parameters of MAIL and RCPT: their values, each as its standard says.
 
 use crate::mail::text::printable;
+use crate::mail::xtext;
 use crate::mail::{Body, Notify, Ret};
-use crate::smtp::xtext;
 
 use super::{CommandError, is_space};
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::mail::xtext;
 use crate::mail::{Body, Notify, Ret};
-use crate::smtp::xtext;
 
 use super::{MailCommand, RecipientCommand};
 

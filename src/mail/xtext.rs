@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use super::text::steers;
+
 /// Writes printable ASCII as xtext: `+`, `=`, the space and what is not printable become `+XX`.
 pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -60,6 +62,19 @@ pub fn encode_utf8_address(address: &str) -> String {
         }
     }
     encoded
+}
+
+/// Writes an address as utf-8-addr-unitext: the same, with letters beyond ASCII as they are.
+pub fn utf8_address(address: &str) -> String {
+    let mut written = String::with_capacity(address.len());
+    for letter in address.chars() {
+        if letter.is_ascii() || steers(letter) {
+            written.push_str(&encode_utf8_address(letter.encode_utf8(&mut [0; 4])));
+        } else {
+            written.push(letter);
+        }
+    }
+    written
 }
 
 /// Reads utf-8-addr-xtext or utf-8-addr-unitext (the same with UTF-8 as it is).
@@ -131,7 +146,8 @@ mod tests {
         fn what_is_encoded_reads_back(ascii in "[ -~]{0,60}", address in "\\PC{0,40}") {
             prop_assert_eq!(decode(&encode(&ascii)), Some(ascii));
             prop_assert!(encode_utf8_address(&address).is_ascii());
-            prop_assert_eq!(decode_utf8_address(&encode_utf8_address(&address)), Some(address));
+            prop_assert_eq!(decode_utf8_address(&encode_utf8_address(&address)), Some(address.clone()));
+            prop_assert_eq!(decode_utf8_address(&utf8_address(&address)), Some(address));
         }
 
         #[test]

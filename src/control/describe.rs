@@ -296,7 +296,7 @@ fn origin(origin: Origin) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::mail::{EnhancedStatus, ForwardPath, Mailbox, Mailing, QueueId, Stage};
 
@@ -322,7 +322,7 @@ mod tests {
         }
     }
 
-    fn envelope(state: State, recipients: Vec<Recipient>) -> Envelope {
+    pub fn envelope(state: State, recipients: Vec<Recipient>) -> Envelope {
         Envelope {
             id: QueueId::from_number(1),
             origin: Origin::Submission,

@@ -39,10 +39,14 @@ pub fn events(mut told: Vec<(&Envelope, Option<End<'_>>)>, limit: usize) -> Vec<
 
 /// What happened to one message.
 fn message(envelope: &Envelope, end: Option<End<'_>>) -> Vec<TraceEvent> {
+    let mut words = format!("from {}", envelope.client);
+    if let Some(rule) = envelope.rule_at_acceptance() {
+        words += &format!("; route: {rule}");
+    }
     let mut events = vec![TraceEvent {
         event: "accepted".into(),
         at: envelope.accepted,
-        text: format!("from {}; route: {}", envelope.client, envelope.rule),
+        text: words,
         ..blank(envelope)
     }];
     for past in &envelope.past {
@@ -127,5 +131,38 @@ fn blank(envelope: &Envelope) -> TraceEvent {
         text: String::new(),
         size_bytes: envelope.size_bytes,
         message_id: envelope.message_id.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::describe::tests::envelope;
+    use crate::mail::{Past, PastEvent, Rule};
+
+    fn rerouted(rule: Option<Rule>) -> Past {
+        Past {
+            at: "2026-11-21T12:00:00Z".parse().unwrap(),
+            event: PastEvent::Rerouted,
+            recipient: None,
+            said: None,
+            note: "by jan to other".into(),
+            rule,
+        }
+    }
+
+    #[test]
+    fn what_was_moved_still_tells_which_rule_routed_it() {
+        let mut envelope = envelope(State::Waiting { not_before: None }, Vec::new());
+        let accepted = |it: &Envelope| message(it, None)[0].text.clone();
+        assert!(accepted(&envelope).ends_with("; route: user @uwdomein.nl"));
+        let rule = std::mem::replace(&mut envelope.rule, Rule::Rerouted);
+        // An earlier build moved it: nobody knows any more, and nothing is claimed.
+        assert!(!accepted(&envelope).contains("route"));
+        envelope.remember(rerouted(Some(rule)));
+        for _ in 0..100 {
+            envelope.remember(rerouted(Some(Rule::Rerouted)));
+        }
+        assert!(accepted(&envelope).ends_with("; route: user @uwdomein.nl"));
     }
 }

@@ -5,8 +5,8 @@ use tracing::{info, warn};
 
 use crate::control::protocol::Action;
 use crate::mail::{
-    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Origin, Past, PastEvent, QueueId,
-    RecipientStatus, Rule, Stage, State,
+    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Mailbox, Origin, Past, PastEvent,
+    QueueId, RecipientStatus, Rule, Stage, State,
 };
 use crate::outcome::report::Item;
 use crate::outcome::settle::{at_once, overdue, released_from_hold};
@@ -133,7 +133,7 @@ impl Delivery {
         let live = self.office.live.borrow().clone();
         let filter = Filter {
             relay: Some(flow.relay.clone()),
-            from: flow.user.parse().ok(),
+            from: Mailbox::from_folded(&flow.user).ok(),
             ..Filter::default()
         };
         let mut pairs = Vec::new();
@@ -171,6 +171,7 @@ impl Delivery {
                         "follows the directory from {} to {}",
                         before.relay, next.relay
                     ),
+                    rule: Some(before.rule.clone()),
                 });
                 let next = self.moved(&before, next, self.office.clock.now());
                 pairs.push((before, next));
@@ -370,6 +371,7 @@ pub(super) fn changed(
             recipient: None,
             said: None,
             note: words.trim_end().to_owned(),
+            rule: (event == PastEvent::Rerouted).then(|| before.rule.clone()),
         });
     }
     Some(next)

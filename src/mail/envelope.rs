@@ -76,9 +76,24 @@ impl Envelope {
     /// latest ones are kept: how it began and how it goes now.
     pub fn remember(&mut self, event: Past) {
         if self.past.len() >= PAST_MAXIMUM {
-            self.past.remove(1);
+            // What tells how it was routed at first is part of how it began.
+            let first = 1 + self.past[1..]
+                .iter()
+                .position(|it| it.rule.is_none())
+                .unwrap_or(0);
+            self.past.remove(first);
         }
         self.past.push(event);
+    }
+
+    /// The rule that routed it when it was accepted; none: it was moved before that was
+    /// kept.
+    pub fn rule_at_acceptance(&self) -> Option<&Rule> {
+        let moved = |it: &&Past| it.event == PastEvent::Rerouted;
+        match self.past.iter().find(moved) {
+            Some(first) => first.rule.as_ref(),
+            None => Some(&self.rule).filter(|it| **it != Rule::Rerouted),
+        }
     }
 
     /// Whether every recipient is settled.
@@ -342,6 +357,8 @@ pub struct Past {
     pub said: Option<Diagnostic>,
     /// An administrator's name and words, for what an administrator did.
     pub note: String,
+    /// The rule by which it was routed until then, when it was moved to another relay.
+    pub rule: Option<Rule>,
 }
 
 /// What can happen to a message on its way.

@@ -79,6 +79,7 @@ pub fn settle(
                     recipient: Some(attempt.recipient),
                     said: Some(earlier),
                     note: String::new(),
+                    rule: None,
                 });
             }
         }
@@ -404,6 +405,7 @@ fn warning(envelope: &mut Envelope, policy: &Policy<'_>, now: Timestamp) -> Opti
         recipient: None,
         said: None,
         note: String::new(),
+        rule: None,
     });
     let items = envelope
         .waiting()

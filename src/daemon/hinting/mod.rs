@@ -421,6 +421,7 @@ impl Delivery {
                 recipient: None,
                 said: None,
                 note: format!("by {BY} {note}"),
+                rule: None,
             });
             let change = spool::Change {
                 envelope: next.clone(),

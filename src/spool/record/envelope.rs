@@ -66,6 +66,9 @@ struct PastForm {
     said: Option<DiagnosticForm>,
     #[serde(default, skip_serializing_if = "is_default")]
     note: String,
+    /// Left out of a record of 0.1.0's first builds, and skipped by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rule: Option<RuleForm>,
 }
 
 impl From<&Past> for PastForm {
@@ -76,6 +79,7 @@ impl From<&Past> for PastForm {
             recipient: it.recipient,
             said: it.said.as_ref().map(DiagnosticForm::from),
             note: it.note.clone(),
+            rule: it.rule.as_ref().map(RuleForm::from),
         }
     }
 }
@@ -92,6 +96,7 @@ impl PastForm {
             recipient: self.recipient,
             said: self.said.map(DiagnosticForm::into_diagnostic).transpose()?,
             note: self.note,
+            rule: self.rule.map(RuleForm::into_rule),
         }))
     }
 }

@@ -46,7 +46,14 @@ impl<'a> Source<'a> {
                 // Not the error's own Display: it shows the line, and a password may
                 // stand there.
                 let what = format!("this is not TOML: {}", error.message().replace('\n', ", "));
-                self.problem(line, "", &what, "")
+                let remedy = match error.message().contains("duplicate") {
+                    true => "delete one of the two",
+                    false => {
+                        "correct it here, or in the line before: key = \"text in quotes\", \
+                         key = 5, key = true, [table]"
+                    }
+                };
+                self.problem(line, "", &what, remedy)
             })
             .collect();
         problems.sort_by_key(|it| it.line);

@@ -42,13 +42,19 @@ pub(super) fn read_listeners(root: Table) -> Vec<Listener> {
     let mut seen: Vec<SocketAddr> = Vec::new();
     let listeners = root.tables("listen", |table| {
         let listener = read_listener(table)?;
-        // Port 0 is another port each time.
-        if seen.contains(&listener.address) && listener.address.port() != 0 {
-            table.wrong(
+        let address = listener.address;
+        match seen.iter().find(|it| overlap(**it, address)) {
+            Some(other) if *other == address => table.wrong(
                 "address",
-                &format!("{} is listened on twice", listener.address),
+                &format!("{address} is listened on twice"),
                 "delete one of the two [[listen]] entries",
-            );
+            ),
+            Some(other) => table.wrong(
+                "address",
+                &format!("{address} and {other} are the same port of the same machine"),
+                "delete one of the two [[listen]] entries, or give it another port",
+            ),
+            None => {}
         }
         seen.push(listener.address);
         Some(listener)
@@ -64,6 +70,16 @@ pub(super) fn read_listeners(root: Table) -> Vec<Listener> {
         senders: Vec::new(),
         bare_lf: BareLf::Refuse,
     }]
+}
+
+/// Whether only one of two sockets can be had: the same port of the same address, or of
+/// every address of its family. `[::]` takes IPv6 only, as the daemon binds it.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // Port 0 is another port each time.
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || (everywhere && one.is_ipv4() == other.is_ipv4()))
 }
 
 fn read_listener(table: Table) -> Option<Listener> {

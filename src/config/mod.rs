@@ -43,6 +43,7 @@ pub use limits::{LimitSource, Limits, WrittenAt};
 pub use listener::IMPLIED_LISTENER;
 pub use oauth::{Grant, OAuth, Provider};
 pub use place::group_id;
+pub(crate) use place::plain;
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use read::{Checked, inspect, inspect_as, load, users_path};

@@ -156,9 +156,22 @@ pub(super) fn read(path: &Path) -> std::io::Result<(String, Metadata)> {
     if found.len() > FILE_MAXIMUM {
         return Err(std::io::Error::other("it is larger than 64 MiB"));
     }
-    let mut text = String::new();
-    file.take(FILE_MAXIMUM).read_to_string(&mut text)?;
+    let mut octets = Vec::new();
+    file.take(FILE_MAXIMUM).read_to_end(&mut octets)?;
+    let text = String::from_utf8(octets).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|it| **it == b'\n').count();
+        std::io::Error::new(std::io::ErrorKind::InvalidData, NotUtf8 { line })
+    })?;
     Ok((text, found))
+}
+
+/// A file in another encoding.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} is not UTF-8")]
+pub(super) struct NotUtf8 {
+    /// The first line with a letter that cannot be read.
+    pub line: usize,
 }
 
 fn is_file(file: &File) -> std::io::Result<()> {
@@ -228,7 +241,7 @@ pub(super) fn create_command(path: &Path) -> String {
 }
 
 /// An error of the system without its number.
-pub(super) fn plain(error: &std::io::Error) -> String {
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),

@@ -1,21 +1,22 @@
 //! From the two files to a [`Config`]: what is read, then checked as a whole.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::file::{Source, Table};
 use super::hostname::machine_name;
 use super::keys::{Known, MAIN_KEYS, NOT_BUILT, USER_KEYS};
-use super::listener::read_listeners;
+use super::listener::{overlap, read_listeners};
 use super::machine::{
     default_spool, read_hints, read_http, read_message, read_retry, read_spool, read_timeouts,
     read_tls,
 };
-use super::place::{self, Place, create_command, exposed, plain};
+use super::place::{self, NotUtf8, Place, create_command, exposed, plain};
 use super::problem::{ConfigError, Problem, nearest, quoted};
 use super::relay::read_relay;
 use super::user::read_users;
-use super::{Config, ListenerAuth, ListenerTls, Relay};
+use super::{Config, HttpAddress, ListenerAuth, ListenerTls, Relay};
 use crate::mail::{Domain, Mailbox};
 
 /// The user directory, unless the key says otherwise.
@@ -170,12 +171,25 @@ fn cannot_read(path: &Path, error: &std::io::Error, directory: bool) -> ConfigEr
         }
         _ => "correct the path or the file".to_owned(),
     };
+    let other_encoding = error.get_ref().and_then(|it| it.downcast_ref::<NotUtf8>());
+    let (line, what, remedy) = match other_encoding {
+        Some(NotUtf8 { line }) => (
+            Some(*line),
+            "a letter here is not UTF-8, and the whole file must be".to_owned(),
+            "save the file as UTF-8, or take the letter out".to_owned(),
+        ),
+        None => (
+            None,
+            format!("cannot read this file: {}", plain(error)),
+            remedy,
+        ),
+    };
     ConfigError {
         problems: vec![Problem {
             file: path.to_owned(),
-            line: None,
+            line,
             key: String::new(),
-            what: format!("cannot read this file: {}", plain(error)),
+            what,
             remedy,
         }],
     }
@@ -351,6 +365,7 @@ fn check_whole(root: Table, config: &Config) {
             "write [tls] with certificate and key, or have clients trust the self-signed one",
         );
     }
+    check_pages(root, config);
     for relay in config.relays.values() {
         let to_itself = relay
             .servers
@@ -371,6 +386,34 @@ fn check_whole(root: Table, config: &Config) {
     }
     if root.text("users") == Some("") {
         root.wrong("users", "names no file", "write users = \"users.toml\"");
+    }
+}
+
+/// The web pages need ports of their own.
+fn check_pages(root: Table, config: &Config) {
+    let admin = match config.http.admin {
+        Some(HttpAddress::Loopback(address)) => Some(address),
+        Some(HttpAddress::Unix(_)) | None => None,
+    };
+    let mut taken: Vec<(SocketAddr, &str)> = config
+        .listen
+        .iter()
+        .map(|it| (it.address, "a [[listen]]"))
+        .collect();
+    for (key, address) in [("admin", admin), ("confirm", config.http.confirm)] {
+        let Some(address) = address else { continue };
+        // Here `[::]` takes IPv4, too, unless the system says otherwise.
+        let both = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let other = taken.iter().find(|(other, _)| {
+            overlap(*other, address) || (both && other.port() == address.port())
+        });
+        if let Some((other, whose)) = other {
+            let what = format!("{address} is the port of {whose}, {other}");
+            root.table("http", |table| {
+                table.wrong(key, &what, "give one of the two another port");
+            });
+        }
+        taken.push((address, "http.admin"));
     }
 }
 

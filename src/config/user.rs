@@ -82,7 +82,7 @@ fn read_user(table: Table, relays: &[String], default_relay: Option<&str>) -> Op
         table.warn(
             "username",
             "has no password-hash: nobody can log in with it",
-            "run: penstock user set ADDRESS --password",
+            "run: penstock user set ADDRESS --password, or delete username",
         );
     }
     match &user.relay {

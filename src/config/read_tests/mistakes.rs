@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 #[test]
@@ -41,7 +43,10 @@ fn what_is_not_toml_is_told_without_showing_the_line() {
     let found = Config::parse("[relays.own]\nlogin = \"u verysecret\n", "").unwrap_err();
     assert_eq!(found.problems[0].line, Some(2));
     assert!(!found.to_string().contains("verysecret"), "{found}");
-    assert!(problems("a = 1\na = 2\n", "")[0].starts_with("2 : this is not TOML: duplicate key"));
+    assert!(found.problems[0].remedy.starts_with("correct it here"));
+    let twice = &problems("a = 1\na = 2\n", "")[0];
+    assert!(twice.starts_with("2 : this is not TOML: duplicate key"));
+    assert!(twice.ends_with("delete one of the two"), "{twice}");
     assert!(
         problems("[listen]\naddress = \"127.0.0.1:1\"\n", "")[0]
             .ends_with("write [[listen]], with two brackets, above the keys of each entry")
@@ -49,6 +54,27 @@ fn what_is_not_toml_is_told_without_showing_the_line() {
     assert!(problems("relays = 5\n", "")[0].starts_with("1 relays: is a table, not a value"));
     assert!(!problems("[hostname]\n", "").is_empty());
     assert!(!problems("[relays]\nown = 5\n", "").is_empty());
+}
+
+#[test]
+fn a_file_in_another_encoding_is_told_with_the_line() {
+    let files = Files::new("", "");
+    let path = files.path("penstock.toml");
+    fs::write(&path, b"# first\nhostname = \"caf\xe9.example\"\n").unwrap();
+    let found = load(&path).unwrap_err().problems;
+    assert_eq!(found[0].line, Some(2));
+    assert!(found[0].what.contains("not UTF-8"), "{found:?}");
+    assert!(found[0].remedy.contains("save the file as UTF-8"));
+}
+
+#[test]
+fn addresses_that_do_not_meet_may_share_a_port() {
+    let allow = "allow-from = [\"10.1.0.0/16\"]";
+    let main = format!(
+        "[[listen]]\naddress = \"0.0.0.0:25\"\n{allow}\n[[listen]]\naddress = \"[::]:25\"\n{allow}\n\
+         [[listen]]\naddress = \"127.0.0.1:0\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n"
+    );
+    assert_eq!(problems(&main, ""), Vec::<String>::new());
 }
 
 #[test]

@@ -107,6 +107,26 @@ fn open_relays_are_refused() {
             "\"127.0.0.1:25\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
             "4 listen.address: 127.0.0.1:25 is listened on twice",
         ),
+        (
+            "\"127.0.0.1:25\"\n[[listen]]\naddress = \"0.0.0.0:25\"\nallow-from = [\"10.1.0.0/16\"]",
+            "4 listen.address: 0.0.0.0:25 and 127.0.0.1:25 are the same port",
+        ),
+        (
+            "\"[::]:25\"\nallow-from = [\"10.1.0.0/16\"]\n[[listen]]\naddress = \"[::1]:25\"",
+            "5 listen.address: [::1]:25 and [::]:25 are the same port",
+        ),
+        (
+            "\"127.0.0.1:25\"\n[http]\nadmin = \"127.0.0.1:25\"",
+            "4 http.admin: 127.0.0.1:25 is the port of a [[listen]], 127.0.0.1:25",
+        ),
+        (
+            "\"127.0.0.1:25\"\n[http]\nconfirm = \"[::]:25\"\nbase-url = \"https://a.example\"",
+            "4 http.confirm: [::]:25 is the port of a [[listen]], 127.0.0.1:25",
+        ),
+        (
+            "\"127.0.0.1:25\"\n[http]\nadmin = \"127.0.0.1:80\"\nconfirm = \"0.0.0.0:80\"\nbase-url = \"https://a.example\"",
+            "5 http.confirm: 0.0.0.0:80 is the port of http.admin, 127.0.0.1:80",
+        ),
     ] {
         let found = listen(rest);
         assert!(

@@ -59,7 +59,10 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
         Published::Unknown(_) => {}
         Published::Nothing => {
             let servers = dns::mail_servers(dns, domain).await;
-            let proposal = remedy::first(&addition, matches!(servers, Ok(MailServers::Listed(_))));
+            let proposal = match addition.is_nothing() {
+                true => remedy::unknown(relay),
+                false => remedy::first(&addition, matches!(servers, Ok(MailServers::Listed(_)))),
+            };
             let found =
                 format!("{domain} has no SPF record: nobody can tell that {relay} may send for it");
             let it = say(HintName::SpfMissing, Severity::Serious, found);
@@ -71,8 +74,10 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
                 texts.len()
             );
             let it = say(HintName::SpfSeveral, Severity::Serious, found);
-            let proposal = remedy::merged(texts, &addition);
-            let proposal = within_limits(dns, domain, proposal).await;
+            let proposal = match addition.is_nothing() {
+                true => remedy::unknown(relay),
+                false => within_limits(dns, domain, remedy::merged(texts, &addition)).await,
+            };
             return vec![with(
                 it,
                 domain,
@@ -84,12 +89,14 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
             let found =
                 format!("receivers cannot read the SPF record of {domain} (permerror): {what}");
             let it = say(HintName::SpfSyntax, Severity::Serious, found);
-            let proposal = remedy::corrected(text, &addition);
-            let proposal = within_limits(dns, domain, proposal).await;
+            let proposal = match addition.is_nothing() {
+                true => remedy::unknown(relay),
+                false => within_limits(dns, domain, remedy::corrected(text, &addition)).await,
+            };
             return vec![with(it, domain, proposal, "Publish instead:")];
         }
         Published::One(walk) => {
-            findings.extend(of_walk(walk, domain, &say));
+            findings.extend(of_walk(walk, examined, &addition, relay, &say));
             if let Some(it) = of_standing(walk, examined, &addition, relay, &say) {
                 findings.push(it);
             }
@@ -119,9 +126,12 @@ async fn within_limits(dns: &dyn Dns, domain: &Domain, proposal: Proposal) -> Pr
 /// What is wrong with the record whoever sends.
 fn of_walk(
     walk: &Walk,
-    domain: &Domain,
+    examined: &Examined,
+    addition: &Addition,
+    relay: &str,
     say: &impl Fn(HintName, Severity, String) -> Finding,
 ) -> Vec<Finding> {
+    let domain = &examined.domain;
     let mut findings = Vec::new();
     if let Some(first) = walk.wrong.first() {
         let found = format!(
@@ -148,14 +158,13 @@ fn of_walk(
                 let cost = count(it.lookups as u64, "look-up", "look-ups");
                 format!("{}: {cost}", it.text)
             }));
-        // A term for the relay, if it needs one, is the matter of another finding.
-        let none = Addition::default();
-        findings.push(with(
-            it,
-            domain,
-            remedy::extended(walk, &none),
-            "Publish instead:",
-        ));
+        // As soon as receivers heed the record, they doubt what it does not name.
+        let proposal = match &examined.standing {
+            Standing::Authorised(_) => remedy::extended(walk, &Addition::default()),
+            _ if addition.is_nothing() => remedy::unknown(relay),
+            _ => remedy::extended(walk, addition),
+        };
+        findings.push(with(it, domain, proposal, "Publish instead:"));
     }
     if walk.voids.len() > VOIDS_MAXIMUM {
         let found = format!(
@@ -196,13 +205,12 @@ fn of_walk(
         let own = record::terms(&walk.text).any(|it| {
             matches!(it.to_ascii_lowercase().as_str(), "all" | "+all") || it.ends_with("/0")
         });
+        let proposal = match addition.is_nothing() {
+            true => remedy::unknown(relay),
+            false => remedy::tightened(walk, addition),
+        };
         findings.push(match own {
-            true => with(
-                it,
-                domain,
-                remedy::tightened(&walk.text),
-                "Publish instead:",
-            ),
+            true => with(it, domain, proposal, "Publish instead:"),
             false => Finding {
                 remedy: "Take out the include that leads there.".to_owned(),
                 ..it

@@ -50,8 +50,29 @@ impl Addition {
         }
     }
 
-    fn is_nothing(&self) -> bool {
+    /// Whether nobody has said what the relay's part is.
+    pub fn is_nothing(&self) -> bool {
         self.include.is_none() && self.networks.is_empty()
+    }
+}
+
+/// What goes before any record when the relay's part of it is not known: a record that
+/// does not name the relay makes receivers doubt, or refuse, all that it sends.
+pub fn unknown(relay: &str) -> Proposal {
+    Proposal {
+        text: None,
+        notes: vec![
+            "No record is offered yet: without the relay's part it would make receivers doubt \
+             all mail that goes through it."
+                .to_owned(),
+            "Ask the relay's provider what senders' SPF must include, or from which addresses \
+             it sends."
+                .to_owned(),
+            format!(
+                "Then write it (penstock relay set {relay} --spf-include DOMAIN, or outbound-ips \
+                 = [...] in [relays.{relay}]) and check again."
+            ),
+        ],
     }
 }
 
@@ -63,20 +84,12 @@ pub fn first(addition: &Addition, has_mail_servers: bool) -> Proposal {
     }
     terms.extend(addition.terms(false).0);
     terms.push("~all".to_owned());
-    let mut notes = vec![
-        "Add whatever else sends mail for this domain before ~all.".to_owned(),
-        "When nothing legitimate softfails any more, ~all can become -all.".to_owned(),
-    ];
-    if addition.is_nothing() {
-        notes.insert(
-            0,
-            "The relay's own part is not known: write spf-include or outbound-ips for it."
-                .to_owned(),
-        );
-    }
     Proposal {
         text: Some(terms.join(" ")),
-        notes,
+        notes: vec![
+            "Add whatever else sends mail for this domain before ~all.".to_owned(),
+            "When nothing legitimate softfails any more, ~all can become -all.".to_owned(),
+        ],
     }
 }
 
@@ -208,18 +221,28 @@ fn by_address(
     lookups
 }
 
-/// The same record, passing not everybody.
-pub fn tightened(text: &str) -> Proposal {
-    let terms = terms(text).map(|term| match term.to_ascii_lowercase().as_str() {
+/// The same record, passing the relay and not everybody.
+pub fn tightened(walk: &Walk, addition: &Addition) -> Proposal {
+    let terms = terms(&walk.text).map(|term| match term.to_ascii_lowercase().as_str() {
         "all" | "+all" => "~all".to_owned(),
         _ => term.to_owned(),
     });
     let open = |it: &String| it.ends_with("/0");
     let terms: Vec<String> = terms.filter(|it| !open(it)).collect();
-    Proposal {
-        text: Some(format!("v=spf1 {}", terms.join(" "))),
-        notes: vec!["First add whatever sends mail for this domain before ~all.".to_owned()],
-    }
+    let mut closed = walk.clone();
+    closed.text = format!("v=spf1 {}", terms.join(" "));
+    // Until now it passed whether or not it was named.
+    let named = |domain: &Domain| walk.includes(domain.ascii()).is_some_and(|it| it.passes);
+    let missing = match &addition.include {
+        Some((domain, _)) if named(domain) => Addition::default(),
+        _ => addition.clone(),
+    };
+    let mut proposal = extended(&closed, &missing);
+    proposal.notes.insert(
+        0,
+        "First add whatever else sends mail for this domain before ~all.".to_owned(),
+    );
+    proposal
 }
 
 /// The terms, the new ones before the end of the record.
@@ -418,6 +441,29 @@ mod tests {
         };
         let text = extended(&walk, &both).text.unwrap();
         assert!(text.ends_with(" ip4:198.51.100.0/28 -all"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_closed_names_the_relay() {
+        for (text, meant) in [
+            ("v=spf1 +all", "v=spf1 include:r.example ~all"),
+            (
+                "v=spf1 mx ip4:0.0.0.0/0 -all",
+                "v=spf1 mx include:r.example -all",
+            ),
+            (
+                "v=spf1 include:r.example all",
+                "v=spf1 include:r.example ~all",
+            ),
+        ] {
+            let zone = Zone::default()
+                .text("a.example", text)
+                .text("r.example", "v=spf1 ip4:192.0.2.7 -all")
+                .mx("a.example", 1, "mx.a.example")
+                .address("mx.a.example", "192.0.2.9");
+            let proposal = tightened(&walked(&zone).await, &include("r.example", 0));
+            assert_eq!(proposal.text.as_deref(), Some(meant), "{text}");
+        }
     }
 
     #[test]

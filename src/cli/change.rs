@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
-use super::filter::FilterArgs;
+use super::filter::{self, FilterArgs};
 use super::screen::{Look, Tone};
 use super::words::{count, size};
 use crate::control::protocol::{Action, ChangeReport, ChangeRequest, Item, Request};
@@ -92,9 +92,15 @@ pub fn change(
     };
     let preview = run(context, &request)?;
     if preview.messages == 0 {
-        say(context, &action, &preview)?;
         // Who names a message means one that is there; who filters may find none.
         let found = preview.unchanged + preview.sending + preview.held;
+        match found == 0 && !context.screen.look.json {
+            true => {
+                let words = filter::none_matches(context, &request.filter);
+                context.screen.line(words)?;
+            }
+            false => say(context, &action, &preview)?,
+        }
         return match named > 0 && found == 0 {
             true => Err(Trouble::said(ExitCode::FAILURE)),
             false => again(named, &preview),

@@ -1,15 +1,17 @@
 //! What every verb needs: the screen, and the way to the daemon.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::exit::Trouble;
 use super::screen::Screen;
 use crate::config;
+use crate::config::plain;
 use crate::config::read::Checked;
 use crate::control;
 use crate::control::client::{Answer, Client, ClientError};
-use crate::control::protocol::{Item, Request};
+use crate::control::protocol::{Failure, FailureKind, Item, Request};
 
 /// Where the configuration is unless somebody says otherwise.
 const CONFIGURATION: &str = "/etc/penstock/penstock.toml";
@@ -46,18 +48,42 @@ impl Context {
             .map_err(|error| Trouble::configuration(error.to_string()))
     }
 
-    /// The daemon's state directory, as far as it can be known.
+    /// The daemon's state directory, or why it cannot be known.
     ///
-    /// A configuration that is wrong or has secrets that are not for us still tells where
-    /// the spool is, so only that is read.
-    pub fn state_directory(&self) -> PathBuf {
+    /// A configuration that is wrong in other places still tells where the spool is, so
+    /// only that is read. One that cannot be read tells nothing: the usual directory may
+    /// be that of another daemon.
+    pub fn state_directory(&self) -> Result<PathBuf, String> {
         let path = self.config_path();
-        let written = fs::read_to_string(path)
-            .ok()
-            .and_then(|text| text.parse::<toml::Table>().ok())
-            .and_then(|file| Some(file.get("spool")?.get("path")?.as_str()?.to_owned()));
+        let unknown = |why: String, remedy: &str| {
+            let shown = path.display();
+            format!("cannot tell from {shown} where the spool is: {why}\n{remedy}")
+        };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            // Without a configuration nobody has moved it.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.config.is_none() => {
+                return Ok(STATE_DIRECTORY.into());
+            }
+            Err(error) => {
+                let remedy = match error.kind() {
+                    ErrorKind::NotFound => "name the daemon's configuration with --config",
+                    ErrorKind::PermissionDenied => {
+                        "run this as root, or as a member of the group penstock"
+                    }
+                    _ => "correct the path or the file",
+                };
+                return Err(unknown(plain(&error), remedy));
+            }
+        };
+        let file = text.parse::<toml::Table>().map_err(|_| {
+            let remedy = "penstock config check shows the line";
+            unknown("it is not TOML".to_owned(), remedy)
+        })?;
+        let written = file.get("spool").and_then(|it| it.get("path"));
+        let written = written.and_then(toml::Value::as_str);
         let beside = path.parent().unwrap_or(Path::new("."));
-        beside.join(written.as_deref().unwrap_or(STATE_DIRECTORY))
+        Ok(beside.join(written.unwrap_or(STATE_DIRECTORY)))
     }
 
     /// Asks the daemon.
@@ -83,11 +109,17 @@ impl Context {
         if let Some(socket) = &self.socket {
             return Client::connect(socket);
         }
-        let [run, state] = control::candidate_paths(&self.state_directory());
+        let state = self.state_directory();
         // Whoever names another configuration means its daemon, not the machine's.
         if self.config_path() != Path::new(CONFIGURATION) {
-            return Client::connect(&control::listening_path(&self.state_directory()));
+            let state = state.map_err(|why| {
+                ClientError::Refused(Failure::new(FailureKind::BadConfiguration, why))
+            })?;
+            return Client::connect(&control::listening_path(&state));
         }
+        // An administrator may use the socket without being allowed to read that file.
+        let state = state.unwrap_or_else(|_| STATE_DIRECTORY.into());
+        let [run, state] = control::candidate_paths(&state);
         match Client::connect(&run) {
             Err(usual @ ClientError::NoDaemon { .. }) => match Client::connect(&state) {
                 // Without rights to the state directory nobody can tell; the first is usual.
@@ -95,6 +127,39 @@ impl Context {
                 other => other,
             },
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::screen::Screen;
+
+    fn context(config: &Path) -> Context {
+        Context::new(Screen::standard(false), None, Some(config.into()))
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_leads_to_no_other_spool() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("penstock.toml");
+        let missing = context(&file).state_directory().unwrap_err();
+        assert!(missing.contains("--config"), "{missing}");
+        let Err(ClientError::Refused(failure)) = context(&file).ask(&Request::Reload {}) else {
+            panic!()
+        };
+        assert_eq!(failure.kind, FailureKind::BadConfiguration);
+        for (text, found) in [
+            ("", Some(PathBuf::from(STATE_DIRECTORY))),
+            (
+                "[spool]\npath = \"state\"\nnonsense = 1\n",
+                Some(folder.path().join("state")),
+            ),
+            ("[spool\n", None),
+        ] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(context(&file).state_directory().ok(), found, "{text}");
         }
     }
 }

@@ -3,7 +3,11 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::context::Context;
+use super::edit;
 use super::words::{parse_size, parse_span};
+use crate::config::problem::nearest;
+use crate::config::{Config, User, UserAddress};
 use crate::control::protocol::{Filter, MessageState};
 use crate::mail::QueueId;
 
@@ -61,6 +65,57 @@ impl FilterArgs {
     }
 }
 
+/// What to say when a filter found nothing: whether that can be a typing error.
+pub fn none_matches(context: &Context, filter: &Filter) -> String {
+    // Whoever may not read the configuration is told less.
+    let unknown = context
+        .configuration()
+        .ok()
+        .and_then(|it| unknown_name(&it.config, filter));
+    match unknown {
+        Some(words) => format!("no message matches; {words}"),
+        None => "no message matches".to_owned(),
+    }
+}
+
+/// A name in a filter that stands nowhere in the configuration.
+fn unknown_name(config: &Config, filter: &Filter) -> Option<String> {
+    let written = |it: &&String| !it.contains('*');
+    if let Some(relay) = filter.relay.as_ref().filter(written)
+        && !config.relays.contains_key(relay)
+    {
+        let names = config.relays.keys().map(String::as_str);
+        let near = nearest(relay, names).map(|it| format!("; did you mean {it}?"));
+        return Some(format!(
+            "no relay {relay} is configured{}",
+            near.unwrap_or_default()
+        ));
+    }
+    let user = filter.user.as_ref().filter(written)?;
+    let folded = |it: &str| edit::user::folded(it).unwrap_or_else(|_| it.to_lowercase());
+    let wanted = folded(user);
+    let entry = |it: &User| match &it.address {
+        UserAddress::Mailbox(mailbox) => mailbox.to_string(),
+        UserAddress::Domain(domain) => format!("@{domain}"),
+    };
+    let is = |it: &&User| {
+        let login = it.username.as_deref();
+        folded(&entry(it)) == wanted || login.is_some_and(|it| folded(it) == wanted)
+    };
+    if config.users.iter().any(|it| is(&it)) {
+        return None;
+    }
+    let mut users = config.users.iter();
+    let owner = users.find(|it| it.aliases.iter().any(|it| it.folded() == wanted));
+    Some(match owner {
+        Some(owner) => format!(
+            "{user} is an alias: --user {}, or --from {user}",
+            entry(owner)
+        ),
+        None => format!("users.toml has no user {user}; for an address there is --from"),
+    })
+}
+
 /// Reads a queue id; the daemon gets it as it prints them.
 pub fn queue_id(text: &str) -> Result<String, String> {
     text.parse::<QueueId>()
@@ -75,4 +130,36 @@ fn state() -> impl TypedValueParser<Value = MessageState> {
             .find(|it| it.name() == text)
             .expect("clap lets only these names through")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_configured_is_told_from_one_with_nothing_waiting() {
+        let config = Config::parse(
+            "[relays.own]\nserver = \"a.example\"\n",
+            "[[user]]\naddress = \"jan@a.example\"\naliases = [\"j@a.example\"]\nrelay = \"own\"\n",
+        )
+        .unwrap();
+        let of = |relay: Option<&str>, user: Option<&str>| {
+            let filter = Filter {
+                relay: relay.map(str::to_owned),
+                user: user.map(str::to_owned),
+                ..Filter::default()
+            };
+            unknown_name(&config, &filter)
+        };
+        assert_eq!(
+            of(Some("onw"), None).unwrap(),
+            "no relay onw is configured; did you mean own?"
+        );
+        assert_eq!(of(Some("o*"), None), None);
+        assert_eq!(of(Some("own"), Some("JAN@a.example")), None);
+        let alias = of(None, Some("j@a.example")).unwrap();
+        assert!(alias.contains("--user jan@a.example"), "{alias}");
+        let nobody = of(None, Some("piet@a.example")).unwrap();
+        assert!(nobody.contains("no user piet@a.example"), "{nobody}");
+    }
 }

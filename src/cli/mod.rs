@@ -142,10 +142,13 @@ enum ConfigVerb {
 
 /// Runs `penstock` with the arguments of this process.
 pub fn main() -> ExitCode {
-    if let Some(arguments) = as_sendmail() {
-        return sendmail::main(arguments);
-    }
-    let arguments = match Arguments::try_parse() {
+    let words = match called_as(std::env::args_os().collect()) {
+        Called::Penstock(words) => words,
+        Called::Sendmail(arguments) => return sendmail::main(arguments),
+        // There is no alias database to build.
+        Called::NewAliases => return ExitCode::SUCCESS,
+    };
+    let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Nobody reads it? Then nobody is told.
@@ -167,16 +170,35 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments, when this program was called by the name `sendmail`, or with that verb.
-///
-/// Its options are older than ours and read differently, `--json` and `-h` included.
-fn as_sendmail() -> Option<Vec<OsString>> {
-    let mut words = std::env::args_os();
-    let name = words.next()?;
-    if Path::new(&name).file_name()? == "sendmail" {
-        return Some(words.collect());
+/// What this program was called as.
+#[derive(Debug, PartialEq, Eq)]
+enum Called {
+    /// Itself, with all words of the command line.
+    Penstock(Vec<OsString>),
+    /// `sendmail`, by that name or with that verb, with its arguments. Its options are
+    /// older than ours and read differently, `--json` and `-h` included.
+    Sendmail(Vec<OsString>),
+    /// `newaliases`, which other mail systems install beside it.
+    NewAliases,
+}
+
+fn called_as(words: Vec<OsString>) -> Called {
+    let queue = |options: &[OsString]| {
+        let mut queue: Vec<OsString> = vec!["penstock".into(), "queue".into()];
+        queue.extend_from_slice(options);
+        Called::Penstock(queue)
+    };
+    let name = words.first().and_then(|it| Path::new(it).file_name());
+    match name.and_then(|it| it.to_str()) {
+        Some("sendmail") if words[1..] == ["-bp"] => queue(&[]),
+        Some("sendmail") => Called::Sendmail(words[1..].to_vec()),
+        Some("newaliases") => Called::NewAliases,
+        Some("mailq") => queue(&words[1..]),
+        _ if words.get(1).is_some_and(|it| it == "sendmail") => {
+            Called::Sendmail(words[2..].to_vec())
+        }
+        _ => Called::Penstock(words),
     }
-    (words.next()? == "sendmail").then(|| words.collect())
 }
 
 fn run(context: &mut Context, verb: Verb) -> Outcome {
@@ -253,6 +275,28 @@ mod tests {
             words.push(word);
         }
         words
+    }
+
+    #[test]
+    fn links_with_the_names_of_the_classic_commands_do_what_these_do() {
+        let called = |line: &str| called_as(line.split(' ').map(OsString::from).collect());
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(
+            called("/usr/sbin/sendmail -t"),
+            Called::Sendmail(words("-t"))
+        );
+        assert_eq!(
+            called("penstock sendmail -t"),
+            Called::Sendmail(words("-t"))
+        );
+        assert_eq!(called("/usr/bin/newaliases"), Called::NewAliases);
+        let queue = Called::Penstock(words("penstock queue --json"));
+        assert_eq!(called("/usr/bin/mailq --json"), queue);
+        assert_eq!(
+            called("sendmail -bp"),
+            Called::Penstock(words("penstock queue"))
+        );
+        assert_eq!(called("penstock queue --json"), queue);
     }
 
     #[test]

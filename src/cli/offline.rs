@@ -18,7 +18,10 @@ use crate::spool::{self, Lookup, Offline, SpoolError};
 
 /// The spool of a daemon that does not run; `none` is how asking it failed.
 pub fn open(context: &Context, none: ClientError) -> Result<Offline, Trouble> {
-    let path = context.state_directory();
+    let path = match context.state_directory() {
+        Ok(path) => path,
+        Err(why) => return Err(Trouble::from(none).and(why)),
+    };
     let shown = path.display();
     match Offline::open(&path) {
         Ok(spool) => {
@@ -64,7 +67,7 @@ pub fn queue(
             list.row(context, &describe::summary(&envelope, situation))?;
         }
     }
-    Ok(list.end(context)?)
+    list.end(context, filter)
 }
 
 /// Shows everything about a message but its content.

@@ -1,17 +1,15 @@
 //! `queue`: what waits, and why.
 
-use std::io;
-
 use clap::Args;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::filter::FilterArgs;
+use super::filter::{self, FilterArgs};
 use super::offline;
 use super::screen::{Look, Tone};
 use super::words::{count, short_size, size};
 use crate::control::client::ClientError;
-use crate::control::protocol::{Item, MessageState, MessageSummary, Request};
+use crate::control::protocol::{Filter, Item, MessageState, MessageSummary, Request};
 
 /// Options of `queue`.
 #[derive(Debug, Args)]
@@ -50,8 +48,7 @@ pub fn queue(context: &mut Context, args: QueueArgs) -> Outcome {
             list.row(context, &message)?;
         }
     }
-    list.end(context)?;
-    Ok(())
+    list.end(context, &filter)
 }
 
 /// A list of messages that is written while it comes, so that its length costs no memory.
@@ -86,21 +83,25 @@ impl List {
         Ok(screen.line(row)?)
     }
 
-    /// Writes the sum below the list.
-    pub fn end(self, context: &mut Context) -> io::Result<()> {
-        let screen = &mut context.screen;
-        if screen.look.json {
+    /// Writes the sum below the list, or why there is none.
+    pub fn end(self, context: &mut Context, filter: &Filter) -> Outcome {
+        if context.screen.look.json {
             return Ok(());
         }
         if self.messages == 0 {
-            return screen.line("nothing waits");
+            let words = match filter.is_empty() {
+                true => "nothing waits".to_owned(),
+                false => filter::none_matches(context, filter),
+            };
+            return Ok(context.screen.line(words)?);
         }
-        screen.line(format!(
+        let screen = &mut context.screen;
+        Ok(screen.line(format!(
             "{}, {}, {}",
             count(self.messages, "message", "messages"),
             count(self.recipients, "recipient", "recipients"),
             size(self.size_bytes),
-        ))
+        ))?)
     }
 }
 

@@ -43,7 +43,7 @@ pub enum RelayVerb {
     Add(Box<AddArgs>),
     /// Change a relay in the configuration; what is not said stays, the password too
     Set(Box<SetArgs>),
-    /// Take a relay out of the configuration; its mail is held
+    /// Take a relay that no user names out of the configuration; its mail is held
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
 }
@@ -150,12 +150,31 @@ pub fn relay(context: &mut Context, verb: RelayVerb) -> Outcome {
         RelayVerb::Set(args) => set(context, &args),
         RelayVerb::Remove(args) => {
             let mut draft = Draft::open(context.config_path())?;
+            let users = edit::user::of_relay(&draft.users.after, &args.relay);
+            if !users.is_empty() {
+                return Err(named_by(&args.relay, &users));
+            }
             draft
                 .main
                 .change(|text| edit::relay::remove(text, &args.relay))?;
             apply(context, &draft, args.apply)
         }
     }
+}
+
+/// Why a relay cannot go while users name it, and what goes first.
+fn named_by(relay: &str, users: &[String]) -> Trouble {
+    let named = users.iter().take(3).map(String::as_str);
+    let mut names = named.collect::<Vec<_>>().join(", ");
+    if users.len() > 3 {
+        names += &format!(" and {} more", users.len() - 3);
+    }
+    Trouble::configuration(format!(
+        "nothing was changed, because users name relay {relay}: {names}\n\
+         first: penstock user set {} --relay OTHER (or --default-relay); \
+         penstock user list --relay {relay} shows all",
+        users[0]
+    ))
 }
 
 fn add(context: &mut Context, args: &AddArgs) -> Outcome {

@@ -64,7 +64,8 @@ pub struct RemoveArgs {
 /// Options of `user import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The list; its first line names the columns: address, relay, aliases, username
+    /// The list; its first line names the columns: address, relay (blank: the default),
+    /// aliases (spaces, commas or semicolons part them), username
     #[arg(value_name = "LIST.csv")]
     list: PathBuf,
     #[command(flatten)]

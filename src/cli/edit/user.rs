@@ -22,13 +22,13 @@ pub struct UserSettings {
     /// An alias to take away; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub remove_alias: Vec<String>,
-    /// The name to log in with, if not the address
+    /// The name to log in with, if not the address; '' for the address again
     #[arg(long, value_name = "NAME")]
     pub username: Option<String>,
     /// Ask for a password to log in with, or read it from standard input
     #[arg(long, conflicts_with = "no_password")]
     pub password: bool,
-    /// Take the password away: the addresses need no login any more
+    /// Take the password away: the addresses need no login any more; the username stays
     #[arg(long)]
     pub no_password: bool,
 }
@@ -74,15 +74,16 @@ impl UserSettings {
         if self.default_relay {
             user.remove("relay");
         }
-        if let Some(username) = &self.username {
-            text::put(user, "username", username.into());
+        match self.username.as_deref() {
+            Some("") => drop(user.remove("username")),
+            Some(username) => text::put(user, "username", username.into()),
+            None => {}
         }
         if let Some(hash) = hash {
             text::put(user, "password-hash", hash.into());
         }
         if self.no_password {
             user.remove("password-hash");
-            user.remove("username");
         }
         Ok(())
     }
@@ -118,6 +119,17 @@ impl UserSettings {
         }
         Ok(())
     }
+}
+
+/// The users who name this relay, in order.
+pub fn of_relay(users: &str, relay: &str) -> Vec<String> {
+    let root = users.parse::<toml::Table>().unwrap_or_default();
+    let users = root.get("user").and_then(toml::Value::as_array);
+    let users = users.into_iter().flatten();
+    let named = users.filter(|it| it.get("relay").and_then(toml::Value::as_str) == Some(relay));
+    named
+        .filter_map(|it| Some(it.get("address")?.as_str()?.to_owned()))
+        .collect()
 }
 
 /// Takes a user out.
@@ -238,6 +250,24 @@ mod tests {
             remove(USERS, "jan@a.example").unwrap(),
             "# all of us\n\n# the rest\n[[user]]\naddress = \"@a.example\"\n"
         );
+    }
+
+    #[test]
+    fn a_password_goes_without_the_name_that_belongs_to_it() {
+        let users =
+            "[[user]]\naddress = \"jan@a.example\"\nusername = \"jan\"\npassword-hash = \"x\"\n";
+        let open = settings(|it| it.no_password = true);
+        let open = open.set(users, "jan@a.example", None).unwrap();
+        assert_eq!(open, users.replace("password-hash = \"x\"\n", ""));
+        let bare = settings(|it| it.username = Some(String::new()));
+        let bare = bare.set(&open, "jan@a.example", None).unwrap();
+        assert_eq!(bare, "[[user]]\naddress = \"jan@a.example\"\n");
+    }
+
+    #[test]
+    fn the_users_of_a_relay_are_named() {
+        assert_eq!(of_relay(USERS, "own"), ["Jan@a.example"]);
+        assert!(of_relay(USERS, "other").is_empty());
     }
 
     #[test]

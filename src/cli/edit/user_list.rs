@@ -27,8 +27,9 @@ pub struct Imported {
 
 /// Adds the users of a list, and changes those that are there; nobody is removed.
 ///
-/// The first line names the columns: `address`, and perhaps `relay`, `aliases` (with
-/// spaces between) and `username`. Commas, semicolons or tabs part them.
+/// The first line names the columns: `address`, and perhaps `relay` (blank: the default),
+/// `aliases` (spaces, commas or semicolons part them) and `username`. Commas, semicolons
+/// or tabs part the columns.
 pub fn import(users: &str, list: &str) -> anyhow::Result<Imported> {
     let list = list.trim_start_matches('\u{feff}');
     let first = list.lines().next().unwrap_or_default();
@@ -66,9 +67,12 @@ pub fn import(users: &str, list: &str) -> anyhow::Result<Imported> {
         let wanted = folded(address).with_context(|| format!("line {line} of the list"))?;
         let settings = UserSettings {
             relay: cell("relay").map(str::to_owned),
+            // A list without that column says nothing about relays.
+            default_relay: columns.contains_key("relay") && cell("relay").is_none(),
             alias: cell("aliases")
                 .unwrap_or_default()
-                .split_whitespace()
+                .split(|it: char| it.is_whitespace() || matches!(it, ',' | ';'))
+                .filter(|it| !it.is_empty())
                 .map(str::to_owned)
                 .collect(),
             username: cell("username").map(str::to_owned),
@@ -171,6 +175,32 @@ mod tests {
         let again = import(&imported.users, list).unwrap();
         assert_eq!((again.added, again.changed, again.unchanged), (0, 0, 3));
         assert_eq!(again.users, imported.users);
+    }
+
+    #[test]
+    fn a_blank_relay_is_the_default_and_a_missing_column_says_nothing() {
+        let import = |list| import(USERS, list).unwrap();
+        let blank = import("address,relay\njan@a.example,\n");
+        assert_eq!(blank.changed, 1);
+        assert_eq!(blank.users, "# us\n[[user]]\naddress = \"jan@a.example\"\n");
+        let silent = import("address,username\njan@a.example,\n");
+        assert_eq!((silent.unchanged, silent.users.as_str()), (1, USERS));
+    }
+
+    #[test]
+    fn aliases_are_parted_as_people_part_them() {
+        for cell in [
+            "p@a.example pp@a.example",
+            "p@a.example, pp@a.example",
+            "p@a.example;pp@a.example;",
+        ] {
+            let list = format!("address,aliases\npiet@a.example,\"{cell}\"\n");
+            let users = import("", &list).unwrap().users;
+            assert!(
+                users.contains("aliases = [\"p@a.example\", \"pp@a.example\"]"),
+                "{users}"
+            );
+        }
     }
 
     #[test]

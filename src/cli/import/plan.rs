@@ -110,6 +110,7 @@ pub fn plan(main: &MainFile, taken: &BTreeSet<String>) -> Plan {
         policies: main.lookup("smtp_tls_policy_maps"),
         names: taken.clone(),
         accounts: BTreeMap::new(),
+        used: BTreeSet::new(),
         plan: Plan::default(),
     }
     .run()
@@ -122,6 +123,8 @@ struct Planner<'a> {
     policies: Lookup,
     names: BTreeSet<String>,
     accounts: BTreeMap<Account, String>,
+    /// The passwords that a relay has, or that were spoken of.
+    used: BTreeSet<String>,
     plan: Plan,
 }
 
@@ -141,6 +144,7 @@ impl Planner<'_> {
         }
         self.read_default();
         self.read_senders();
+        self.read_rest_of_passwords();
         self.read_values();
         for (name, instead) in ELSEWHERE {
             if self.main.names().contains(name) {
@@ -211,6 +215,7 @@ impl Planner<'_> {
                 continue;
             }
             let Some(relayhost) = relayhost.as_ref().filter(|_| by_sender) else {
+                self.used.insert(sender.clone());
                 self.plan.left.push(format!(
                     "the login of {sender}: smtp_sender_dependent_authentication is not yes, \
                      or there is no relayhost to use it at"
@@ -227,8 +232,21 @@ impl Planner<'_> {
         }
     }
 
+    /// Logins that Postfix has and no relay took.
+    fn read_rest_of_passwords(&mut self) {
+        let mut told = BTreeSet::new();
+        for (whose, _) in &self.passwords.entries {
+            if !self.used.contains(whose) && told.insert(whose) {
+                self.plan.left.push(format!(
+                    "the login of {whose} in smtp_sasl_password_maps: neither relayhost nor a \
+                     sender uses it; if it is needed, penstock relay add"
+                ));
+            }
+        }
+    }
+
     /// The order of Postfix: the sender, the host's name, the next hop as it is written.
-    fn login(&self, sender: Option<&String>, next_hop: &str) -> Option<(String, String)> {
+    fn login(&mut self, sender: Option<&String>, next_hop: &str) -> Option<(String, String)> {
         let first = words(next_hop).next().unwrap_or_default();
         let domain = sender.and_then(|it| Some(format!("@{}", it.rsplit_once('@')?.1)));
         let keys = [
@@ -237,10 +255,11 @@ impl Planner<'_> {
             Some(host_of(first)),
             Some(first.to_owned()),
         ];
-        let found = keys
+        let (key, found) = keys
             .into_iter()
             .flatten()
-            .find_map(|key| self.passwords.get(&key))?;
+            .find_map(|key| Some((key.clone(), self.passwords.get(&key)?)))?;
+        self.used.insert(key.to_lowercase());
         let (username, password) = found.split_once(':').unwrap_or((found, ""));
         (!username.is_empty()).then(|| (username.to_owned(), password.to_owned()))
     }

@@ -74,6 +74,28 @@ klaas@uwdomein.nl          klaas:klaas
 ";
 
 #[test]
+fn a_login_that_nothing_uses_is_told_without_its_password() {
+    let postfix = Postfix::new(&[
+        (
+            "main.cf",
+            "relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd\n",
+        ),
+        (
+            "sasl_passwd",
+            "[a.example]:587 u:geheim\n[Old.example]:587 old:geheim\n",
+        ),
+    ]);
+    let left = postfix.plan().left;
+    let about: Vec<&String> = left.iter().filter(|it| it.contains("login of")).collect();
+    assert_eq!(about.len(), 1, "{left:?}");
+    assert!(
+        about[0].starts_with("the login of [old.example]:587 in smtp_sasl"),
+        "{left:?}"
+    );
+    assert!(!left.iter().any(|it| it.contains("geheim")));
+}
+
+#[test]
 fn a_postfix_with_a_relay_and_a_login_for_each_sender_is_understood() {
     let postfix = Postfix::new(&[
         ("main.cf", MAIN),

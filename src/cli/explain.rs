@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -119,6 +120,12 @@ fn text(words: &[String]) -> Result<String, Trouble> {
         }
         [only] => match File::open(only) {
             Ok(file) => file.take(READ_MAXIMUM).read_to_end(&mut octets),
+            Err(error) if looks_like_a_file(only) => {
+                return Err(Trouble::failed(format!(
+                    "cannot read {only}: {error}; if these are the words themselves, give them \
+                     on standard input: penstock explain -"
+                )));
+            }
             Err(_) => return Ok(only.clone()),
         },
         // Not quoted on the command line: it is meant as one text all the same.
@@ -126,6 +133,14 @@ fn text(words: &[String]) -> Result<String, Trouble> {
     }
     .map_err(|error| Trouble::failed(format!("cannot read {}: {error}", words.join(" "))))?;
     Ok(String::from_utf8_lossy(&octets).into_owned())
+}
+
+/// Whether one word is meant as a file, though there is none: what a server says has spaces.
+fn looks_like_a_file(word: &str) -> bool {
+    let ending = Path::new(word).extension().and_then(|it| it.to_str());
+    let known =
+        ending.is_some_and(|it| ["eml", "txt", "msg"].contains(&it.to_lowercase().as_str()));
+    !word.contains(char::is_whitespace) && !word.contains("://") && (word.contains('/') || known)
 }
 
 fn explanation(said: Said, finding: Finding) -> Explanation {
@@ -182,6 +197,36 @@ fn lines(look: &Look, it: &Explanation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_taken_for_words() {
+        let given = |word: &str| text(&[word.to_owned()]);
+        for missing in [
+            "nofile.eml",
+            "Bounce.TXT",
+            "/tmp/no/such",
+            "./bounce",
+            "a.msg",
+        ] {
+            let trouble = format!("{:?}", given(missing).unwrap_err());
+            assert!(
+                trouble.contains(missing) && trouble.contains("standard input"),
+                "{trouble}"
+            );
+        }
+        for words in [
+            "550 5.7.1 see https://x.example/y.txt",
+            "greylisted",
+            "5.7.1",
+            "https://aka.ms/smtp_auth_disabled",
+        ] {
+            assert_eq!(given(words).unwrap(), words);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bounce.eml");
+        std::fs::write(&file, "550 no").unwrap();
+        assert_eq!(given(file.to_str().unwrap()).unwrap(), "550 no");
+    }
 
     #[test]
     fn whoever_may_not_read_the_administrators_rules_is_answered_by_ours() {

@@ -275,6 +275,56 @@ mod tests {
         );
     }
 
+    /// What `openssl req -x509` makes, and what old guides make without a subjectAltName.
+    #[tokio::test]
+    async fn an_authority_as_a_servers_own_and_a_name_in_the_cn_alone_are_called_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = |names: &[&str], is_ca: bool| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let names: Vec<String> = names.iter().map(|it| it.to_string()).collect();
+            let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+            if is_ca {
+                parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            }
+            let name = "mx.example";
+            let kind = rcgen::DnType::CommonName;
+            parameters.distinguished_name.push(kind, name);
+            let certificate = parameters.self_signed(&key).unwrap();
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            let config = ServerConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)
+                .unwrap();
+            (TlsAcceptor::from(Arc::new(config)), certificate.pem())
+        };
+        for (names, is_ca, expected, unexpected) in [
+            (&["mx.example"][..], true, "(CA:TRUE)", "is not for"),
+            (
+                &["other.example"][..],
+                true,
+                "ca-file, and is not for mx.example but for other.example: set fingerprint",
+                "nobody who is trusted",
+            ),
+            (&[][..], true, "and names no host", "nobody who is trusted"),
+            (
+                &[][..],
+                false,
+                "no subjectAltName, and the common name",
+                "tls-name",
+            ),
+        ] {
+            let (acceptor, pem) = made(names, is_ca);
+            let trusted = ca_file(directory.path(), &pem);
+            let met = meet(&acceptor, &trusted, Trust::Configured, "mx.example").await;
+            let said = problem(met).to_string();
+            assert!(said.contains(expected), "{names:?} {is_ca}: {said}");
+            assert!(!said.contains(unexpected), "{names:?} {is_ca}: {said}");
+            assert!(said.contains("sha256:"), "{said}");
+        }
+    }
+
     #[tokio::test]
     async fn a_pinned_certificate_is_believed_whatever_its_name_and_no_other() {
         let (acceptor, pin) = server(None, "some.name", 2001);

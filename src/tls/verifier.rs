@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use super::{fingerprint, fingerprint_text};
@@ -23,6 +24,26 @@ pub enum CertificateProblem {
         wanted: String,
         /// What it is for.
         presented: String,
+    },
+    /// It names nobody where names are looked for.
+    #[error(
+        "the certificate names no host: it has no subjectAltName, and the common name (CN) is not looked at (RFC 9525); have the server's operator make one for {wanted} (until then fingerprint = \"{actual}\" takes exactly this one)"
+    )]
+    NoName {
+        /// What was verified.
+        wanted: String,
+        /// Its fingerprint.
+        actual: String,
+    },
+    /// An authority's certificate, used as the server's own: what `openssl req -x509` makes.
+    #[error(
+        "the certificate is a CA certificate (CA:TRUE), which cannot be a server's own, not even with ca-file{also}: set fingerprint = \"{actual}\" once you have made sure that it is the right one, or have the server's operator make one without CA:TRUE"
+    )]
+    Authority {
+        /// Its fingerprint.
+        actual: String,
+        /// What is wrong with its name besides; empty: nothing.
+        also: String,
     },
     /// It is no longer valid.
     #[error(
@@ -170,16 +191,16 @@ pub(super) fn unwrap(error: &Error) -> Option<&CertificateProblem> {
 
 fn problem(error: Error, leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> CertificateProblem {
     let actual = fingerprint_text(&fingerprint(leaf));
-    let wrong_name = |presented: &[String]| {
-        let shown = presented.iter().take(10).map(|it| bare_name(it));
-        let presented = shown.collect::<Vec<_>>().join(", ");
-        CertificateProblem::WrongName {
-            wanted: name.to_str().into_owned(),
-            presented: match presented.as_str() {
-                "" => "no name".to_owned(),
-                names => printable(names.as_bytes(), 500),
-            },
-        }
+    let wanted = name.to_str().into_owned();
+    let wrong_name = |presented: &[String]| match names(presented) {
+        presented if presented.is_empty() => CertificateProblem::NoName {
+            wanted: wanted.clone(),
+            actual: actual.clone(),
+        },
+        presented => CertificateProblem::WrongName {
+            wanted: wanted.clone(),
+            presented,
+        },
     };
     match &error {
         Error::InvalidCertificate(certificate) => match certificate {
@@ -191,17 +212,16 @@ fn problem(error: Error, leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Ce
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 CertificateProblem::NotYetValid
             }
-            // A self-signed certificate marked as an authority, what `openssl req -x509`
-            // makes, comes out as something else; what can be done about it is the same.
             // A bad signature means an authority that only has the name of a trusted one.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 CertificateProblem::UnknownIssuer { actual }
             }
             other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-                CertificateProblem::UnknownIssuer { actual }
+                let also = misnamed(leaf, name);
+                CertificateProblem::Authority { actual, also }
             }
             other => CertificateProblem::Other {
-                detail: printable(other.to_string().as_bytes(), 200),
+                detail: plain_words(&format!("{other:?}")),
                 actual,
             },
         },
@@ -212,9 +232,91 @@ fn problem(error: Error, leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Ce
     }
 }
 
+/// The names of a certificate, on one line.
+fn names(presented: &[String]) -> String {
+    let shown = presented.iter().take(10).map(|it| bare_name(it));
+    printable(shown.collect::<Vec<_>>().join(", ").as_bytes(), 500)
+}
+
+/// What is wrong with the name of a certificate whose name was not looked at yet.
+fn misnamed(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> String {
+    let checked = ParsedCertificate::try_from(leaf).and_then(|it| verify_server_name(&it, name));
+    let Err(Error::InvalidCertificate(error)) = checked else {
+        return String::new();
+    };
+    let presented = match &error {
+        CertificateError::NotValidForNameContext { presented, .. } => names(presented),
+        CertificateError::NotValidForName => String::new(),
+        _ => return String::new(),
+    };
+    let wanted = name.to_str();
+    match presented.as_str() {
+        "" => format!(", and names no host (it has no subjectAltName; {wanted} is wanted)"),
+        presented => format!(", and is not for {wanted} but for {presented}"),
+    }
+}
+
+/// What a library calls an error, in words: `UnhandledCriticalExtension` becomes
+/// `unhandled critical extension`, and what it adds for programmers is left out.
+fn plain_words(debug: &str) -> String {
+    if debug.contains("UnsupportedSignatureAlgorithm") {
+        return "it is signed in a way that is not accepted any more (SHA-1, MD5, or a key of an \
+                unusual kind), so its operator must make a new one"
+            .to_owned();
+    }
+    let wrapping = ["", "Other", "OtherError", "Some"];
+    let mut named = debug.split(|it: char| !it.is_ascii_alphanumeric());
+    let name = named
+        .find(|it| !wrapping.contains(it))
+        .unwrap_or("no reason");
+    let mut words = String::new();
+    for letter in name.strip_suffix("Context").unwrap_or(name).chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
+}
+
 /// A name as it stands in the certificate, without what rustls writes around it.
 fn bare_name(presented: &str) -> &str {
     let inside = |kind: &str| presented.strip_prefix(kind)?.strip_suffix(')');
     let name = inside("DnsName(").or_else(|| inside("IpAddress("));
     name.map_or(presented, |it| it.trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_of_a_library_reaches_an_administrator() {
+        for (debug, expected) in [
+            ("BadEncoding", "bad encoding"),
+            ("UnhandledCriticalExtension", "unhandled critical extension"),
+            (
+                "InvalidPurposeContext { required: ServerAuth, presented: [] }",
+                "invalid purpose",
+            ),
+            (
+                "Other(OtherError(PathLenConstraintViolated))",
+                "path len constraint violated",
+            ),
+        ] {
+            assert_eq!(plain_words(debug), expected);
+        }
+        let unsupported = CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: vec![42, 134],
+            public_key_algorithm_id: vec![42],
+        };
+        let found = problem(
+            Error::InvalidCertificate(unsupported),
+            &CertificateDer::from(vec![0]),
+            &ServerName::try_from("mx.example").unwrap(),
+        );
+        let said = found.to_string();
+        assert!(said.contains("not accepted any more"), "{said}");
+        assert!(!said.contains('{') && !said.contains("Context"), "{said}");
+    }
 }

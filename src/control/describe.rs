@@ -201,7 +201,7 @@ fn held(hold: &Hold) -> String {
     let reason = match hold.reason {
         HoldReason::Administrator => format!("held by {}", hold.by),
         HoldReason::MailingLimit => "beyond the mailing-limit of its relay".into(),
-        HoldReason::SenderNotAllowed => "the relay refuses this sender".into(),
+        HoldReason::SenderNotAllowed => "the relay refuses this sender or its account".into(),
         HoldReason::RelayingDenied => "the relay refuses this recipient".into(),
         HoldReason::DoubleBounce => "a report that could not be delivered".into(),
         HoldReason::Hint => "a hint holds it".into(),

@@ -12,17 +12,17 @@ pub fn judge(refusal: &Refusal<'_>) -> Finding {
     let transient = refusal.code.is_some_and(|it| (400..500).contains(&it))
         || (refusal.code.is_none() && refusal.enhanced.is_some_and(|it| it.class == 4));
     // "Bad sequence of commands" is about the session, whatever its status: no message
-    // ends for it.
+    // ends for it. At MAIL nothing came before it, so it will be said to the next one, too.
     if refusal.code == Some(503) {
-        return finding(
-            OUT_OF_STEP.0,
-            OUT_OF_STEP.1,
-            OUT_OF_STEP.2,
-            "code 503".into(),
-        );
+        let (class, action, remedy) = OUT_OF_STEP;
+        let action = match refusal.stage {
+            Some(Stage::Mail) => Action::PauseRelay,
+            _ => action,
+        };
+        return finding(class, action, remedy, "code 503".into());
     }
     if let Some(status) = refusal.enhanced
-        && let Some(verdict) = by_status(status)
+        && let Some(verdict) = by_status(status, transient || status.class == 4)
     {
         let (class, action, remedy) = at_its_stage(verdict, refusal);
         // A status may contradict its code: the code decides what happens (RFC 2034
@@ -116,7 +116,9 @@ pub fn judge_error(error: &RelayError) -> Finding {
             Class::Protocol,
             Action::FailMessage,
             "The relay cannot carry this message: it lacks an extension that the message \
-             needs. Send it in a plainer form, or through another relay.",
+             needs. 8BITMIME: have the application encode text beyond ASCII (quoted-printable \
+             or base64, in header fields RFC 2047). SMTPUTF8: use addresses in ASCII. Or send \
+             it through another relay.",
             "extension missing",
         ),
         RelayError::TooLarge { .. } => (
@@ -206,7 +208,26 @@ fn finding(class: Class, action: Action, remedy: &str, rule: String) -> Finding 
 const TEMPORARY: Verdict = (
     Class::Temporary,
     Action::Retry,
-    "The server asks to try again later, and Penstock does.",
+    "The server asks to try again later. If it says so for hours, ask its operator.",
+);
+/// What RFC 3463 section 3.4 calls the mail system status: of the whole server, not of
+/// one mailbox.
+const SYSTEM: Verdict = (
+    Class::Temporary,
+    Action::PauseRelay,
+    "The relay says that it has trouble itself, whatever the message: ask its operator if it \
+     stays so.",
+);
+const PROTOCOL: Verdict = (
+    Class::Protocol,
+    Action::PauseRelay,
+    "The relay did not understand a command, which says nothing about a recipient: look at \
+     the conversation with penstock relay test; something between may be rewriting it.",
+);
+const BAD_SYNTAX: Verdict = (
+    Class::Protocol,
+    Action::FailRecipient,
+    "The relay does not take the recipient's address as it is written: check it.",
 );
 const OUT_OF_STEP: Verdict = (
     Class::Protocol,
@@ -252,9 +273,23 @@ const AUTHENTICITY: Verdict = (
     "SPF, DKIM or DMARC of the From domain does not cover this relay: see penstock check.",
 );
 
+/// Said at MAIL, where nothing but the sender is known: a guess, and called one.
+const UNEXPLAINED_AT_MAIL: Verdict = (
+    Class::Refused,
+    Action::HoldSender,
+    "The server does not say why. So early it knows only the sender address, the account and \
+     this machine: check whether the account may send, and from this address, ask the \
+     server's operator, then release the message.",
+);
+const ACCOUNT_QUOTA: Verdict = (
+    Class::RelayQuota,
+    Action::PauseRelay,
+    "The account's own quota at the relay is used up: make room there, or wait until it \
+     renews.",
+);
+
 /// What a status says (the registry of enumerated status codes, RFC 5248 section 2).
-fn by_status(status: EnhancedStatus) -> Option<Verdict> {
-    let transient = status.class == 4;
+fn by_status(status: EnhancedStatus, transient: bool) -> Option<Verdict> {
     Some(match (status.subject, status.detail) {
         (1, 0..=3 | 6 | 9 | 10) => UNKNOWN_RECIPIENT,
         (1, 7 | 8) => BAD_SENDER,
@@ -275,11 +310,12 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
             Action::FailRecipient,
             "The address is a mailing list that could not be expanded: ask its owner.",
         ),
-        (3, 1 | 2 | 5 | 7) if transient => (
+        (3, _) | (4, 3 | 5) if transient => (
             Class::Temporary,
             Action::Retry,
             "The server has trouble of its own and asks to try again later.",
         ),
+        (3, _) | (4, 3 | 5) => SYSTEM,
         (4, 6) => (
             Class::Loop,
             Action::FailMessage,
@@ -302,12 +338,8 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
             Action::Retry,
             "Set recipients-per-message for this relay to what it accepts.",
         ),
-        (5, 0..=2 | 4..=6) => (
-            Class::Protocol,
-            Action::FailMessage,
-            "The relay did not understand a command: look at the conversation with penstock \
-             relay test.",
-        ),
+        (5, 0..=2 | 4..=6) if transient => (PROTOCOL.0, Action::Retry, PROTOCOL.2),
+        (5, 0..=2 | 4..=6) => PROTOCOL,
         (6, 3 | 5 | 7..=9) => (
             Class::Protocol,
             Action::FailMessage,
@@ -337,7 +369,7 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
         (7, 20..=24 | 26 | 27 | 29 | 30) => AUTHENTICITY,
         (7, 25) => (
             Class::Policy,
-            Action::FailMessage,
+            Action::PauseRelay,
             "The sending address has no matching reverse DNS: whoever runs the sending \
              server must set its PTR record.",
         ),
@@ -350,24 +382,71 @@ fn by_status(status: EnhancedStatus) -> Option<Verdict> {
     })
 }
 
-/// What is refused at MAIL without a reason is refused for its sender: no recipient was
-/// named yet, and no content seen.
+/// What a verdict becomes where it was said.
 ///
-/// A wrong guess costs an administrator a look at held mail; the other way round it
-/// bounces whatever this sender submits.
+/// At MAIL no recipient was named yet and no content seen, so what is refused without a
+/// reason is most likely refused for its sender, and is held. A wrong guess costs an
+/// administrator a look at held mail; the other way round it bounces whatever this sender
+/// submits. What is about commands or the server itself is about no message anywhere,
+/// except at RCPT, where an address may be what was not understood.
 fn at_its_stage(verdict: Verdict, refusal: &Refusal<'_>) -> Verdict {
-    if refusal.stage != Some(Stage::Mail) {
-        return verdict;
+    let status = refusal.enhanced.map(|it| (it.subject, it.detail));
+    // 5.5.0 beside a code that speaks of mailboxes says nothing at all.
+    let undefined = status == Some((5, 0)) && refusal.code.is_some_and(|it| !is_syntax(it));
+    match (refusal.stage, verdict) {
+        (Some(Stage::Recipient), PROTOCOL) if !matches!(refusal.code, Some(500 | 502)) => {
+            BAD_SYNTAX
+        }
+        (Some(Stage::Mail), PROTOCOL) if undefined => UNEXPLAINED_AT_MAIL,
+        (Some(it), PROTOCOL) if undefined && it >= Stage::Data => {
+            (PROTOCOL.0, Action::Retry, PROTOCOL.2)
+        }
+        (Some(Stage::Recipient), SYSTEM) if names_a_mailbox(refusal.text) => REFUSED,
+        (Some(Stage::Mail), SYSTEM) if names_a_mailbox(refusal.text) => BAD_SENDER,
+        (Some(Stage::Mail), (Class::MailboxFull, ..)) => ACCOUNT_QUOTA,
+        (Some(Stage::Mail), (_, Action::FailRecipient, _))
+            if matches!(status, Some((1 | 2, _))) =>
+        {
+            BAD_SENDER
+        }
+        (Some(Stage::Mail), (Class::Refused, ..))
+            if refusal.code == Some(553) && status.is_none() =>
+        {
+            BAD_SENDER
+        }
+        (
+            Some(Stage::Mail),
+            (_, Action::FailRecipient, _) | (Class::Refused, Action::FailMessage, _),
+        ) if names_a_sender(refusal.text) => BAD_SENDER,
+        (
+            Some(Stage::Mail),
+            (_, Action::FailRecipient, _) | (Class::Refused, Action::FailMessage, _),
+        ) => UNEXPLAINED_AT_MAIL,
+        // The message is within what EHLO announced, or this would not have been asked.
+        (Some(Stage::Mail), TOO_LARGE) if status.is_none() => UNEXPLAINED_AT_MAIL,
+        (_, other) => other,
     }
-    let undefined = refusal
-        .enhanced
-        .is_some_and(|it| (it.subject, it.detail) == (5, 0));
-    let syntax = refusal.code.is_some_and(|it| matches!(it, 500..=504 | 555));
-    match verdict {
-        (_, Action::FailRecipient, _) | (Class::Refused, Action::FailMessage, _) => BAD_SENDER,
-        (Class::Protocol, Action::FailMessage, _) if undefined && !syntax => BAD_SENDER,
-        other => other,
-    }
+}
+
+/// Reply codes about commands and their parameters (RFC 5321 section 4.2.2).
+fn is_syntax(code: u16) -> bool {
+    matches!(code, 500..=504 | 555)
+}
+
+/// Whether words at MAIL tell that it is the sender's address.
+fn names_a_sender(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["@", "mailbox", "sender", "reverse-path"]
+        .iter()
+        .any(|it| text.contains(it))
+}
+
+/// Whether a server that speaks of trouble of its own means one mailbox after all.
+fn names_a_mailbox(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["@", "mailbox", "user", "recipient", "address"]
+        .iter()
+        .any(|it| text.contains(it))
 }
 
 /// What a reply code says, with the stage where that matters.
@@ -392,12 +471,9 @@ fn by_code(code: u16, stage: Option<Stage>) -> Verdict {
         552 => TOO_LARGE,
         551 => UNKNOWN_RECIPIENT,
         550 | 553 | 556 if matches!(stage, Some(Stage::Recipient)) => REFUSED,
-        500..=504 | 555 => (
-            Class::Protocol,
-            Action::FailMessage,
-            "The relay did not understand a command: look at the conversation with penstock \
-             relay test.",
-        ),
+        500..=504 | 555 => PROTOCOL,
+        // A host that takes no mail at all (RFC 7504).
+        521 if stage != Some(Stage::Recipient) => (REFUSED.0, Action::PauseRelay, REFUSED.2),
         500..600 => match stage {
             Some(Stage::Recipient) | None => REFUSED,
             _ => (REFUSED.0, Action::FailMessage, REFUSED.2),
@@ -453,27 +529,28 @@ mod tests {
                 (Class::AccountSuspended, PauseRelay),
             ),
             (550, "5.7.1", Stage::FinalDot, (Class::Refused, FailMessage)),
-            (
-                550,
-                "5.7.1",
-                Stage::Mail,
-                (Class::SenderNotAllowed, HoldSender),
-            ),
-            (554, "", Stage::Mail, (Class::SenderNotAllowed, HoldSender)),
+            (550, "5.7.1", Stage::Mail, (Class::Refused, HoldSender)),
+            (554, "", Stage::Mail, (Class::Refused, HoldSender)),
+            (554, "5.0.0", Stage::Mail, (Class::Refused, HoldSender)),
+            (571, "", Stage::Mail, (Class::Refused, HoldSender)),
+            (552, "", Stage::Mail, (Class::Refused, HoldSender)),
+            (553, "", Stage::Mail, (Class::SenderNotAllowed, HoldSender)),
+            (552, "5.2.2", Stage::Mail, (Class::RelayQuota, PauseRelay)),
             (
                 550,
                 "5.1.1",
                 Stage::Mail,
                 (Class::SenderNotAllowed, HoldSender),
             ),
+            (550, "5.5.0", Stage::Mail, (Class::Refused, HoldSender)),
+            (451, "4.1.1", Stage::Mail, (Class::SenderNotAllowed, Retry)),
+            (501, "5.5.4", Stage::Mail, (Class::Protocol, PauseRelay)),
             (
-                550,
-                "5.5.0",
+                501,
+                "5.1.7",
                 Stage::Mail,
                 (Class::SenderNotAllowed, HoldSender),
             ),
-            (451, "4.1.1", Stage::Mail, (Class::SenderNotAllowed, Retry)),
-            (501, "5.5.4", Stage::Mail, (Class::Protocol, FailMessage)),
             (554, "5.6.7", Stage::Mail, (Class::Protocol, FailMessage)),
             (
                 550,
@@ -486,7 +563,8 @@ mod tests {
             (454, "", Stage::FinalDot, (Class::Temporary, Retry)),
             (552, "", Stage::FinalDot, (Class::TooLarge, FailMessage)),
             (354, "", Stage::FinalDot, (Class::Temporary, Retry)),
-            (503, "5.5.1", Stage::Mail, (Class::Protocol, Retry)),
+            (503, "5.5.1", Stage::Mail, (Class::Protocol, PauseRelay)),
+            (503, "5.5.1", Stage::Data, (Class::Protocol, Retry)),
             (
                 550,
                 "5.4.4",
@@ -507,6 +585,61 @@ mod tests {
                 expected,
                 "{code} {status} {stage:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_about_commands_or_the_server_itself_ends_no_mail() {
+        let stages = Stage::ALL.into_iter().filter(|it| *it >= Stage::Mail);
+        for stage in stages.filter(|it| *it != Stage::Recipient) {
+            for code in [500, 501, 502, 503, 504, 555] {
+                for status in ["", "5.5.0", "5.5.1", "5.5.2", "5.5.4", "5.5.5", "5.5.6"] {
+                    let (class, action) = judged(code, status, stage);
+                    assert_eq!(class, Class::Protocol, "{code} {status} {stage:?}");
+                    assert!(
+                        matches!(action, Action::PauseRelay | Action::Retry),
+                        "{code} {status} {stage:?}: {action:?}"
+                    );
+                }
+            }
+            for code in [550, 552, 554] {
+                for status in [
+                    "5.3.0", "5.3.1", "5.3.2", "5.3.3", "5.3.5", "5.5.1", "5.5.2",
+                ] {
+                    let (_, action) = judged(code, status, stage);
+                    assert_eq!(action, Action::PauseRelay, "{code} {status} {stage:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn at_rcpt_only_what_names_an_address_is_about_the_recipient() {
+        for (code, status, text, expected) in [
+            (
+                554,
+                "5.3.2",
+                "System not accepting messages",
+                Action::PauseRelay,
+            ),
+            (554, "5.3.0", "<a@b>... Denied", Action::FailRecipient),
+            (552, "5.3.1", "Mailbox too busy", Action::FailRecipient),
+            (552, "5.3.1", "no space", Action::PauseRelay),
+            (500, "", "what?", Action::PauseRelay),
+            (502, "5.5.1", "what?", Action::PauseRelay),
+            (501, "5.1.3", "bad address", Action::FailRecipient),
+            (501, "5.5.4", "bad argument", Action::FailRecipient),
+            (555, "5.5.2", "syntax", Action::FailRecipient),
+            (552, "5.3.4", "too big", Action::FailMessage),
+        ] {
+            let it = judge(&Refusal {
+                stage: Some(Stage::Recipient),
+                code: Some(code),
+                enhanced: status.parse().ok(),
+                text,
+                ..Refusal::default()
+            });
+            assert_eq!(it.action, expected, "{code} {status} {text}");
         }
     }
 

@@ -119,6 +119,39 @@ fn a_relay_that_wants_breaks_again_and_again_gets_longer_ones() {
     assert_eq!(health.wake_at(), Some(at(601)), "all is forgiven");
 }
 
+#[test]
+fn a_command_that_is_not_understood_pauses_the_relay_and_one_message_alone_does_not() {
+    let syntax = |now| {
+        delivery(
+            now,
+            vec![refused(Stage::Mail, "501 5.5.4 Syntax error in parameters")],
+        )
+    };
+    let mut health = Health::default();
+    let mut odd = from("odd@x.nl", "1@y.nl");
+    odd.id = QueueId::from_number((1 << 60) + 1);
+    assert_eq!(
+        learn(&mut health, &odd, &syntax(at(0)), at(0)),
+        Change::Paused
+    );
+    // Said to everybody, it goes on for as long as it may.
+    let mut now = at(0);
+    for days in 0..9 {
+        let other = from(&format!("{days}@x.nl"), "2@y.nl");
+        now = now.max(at(1440 * days)).max(health.wake_at().unwrap());
+        let change = learn(&mut health, &other, &syntax(now), now);
+        assert_eq!(change, Change::Postponed);
+    }
+    now = health.wake_at().unwrap();
+    let fine = from("fine@x.nl", "3@y.nl");
+    let taken = delivery(now, vec![taken()]);
+    assert_eq!(learn(&mut health, &fine, &taken, now), Change::Resumed);
+    // Others got through: now it is this message's own.
+    let now = later(now, Duration::from_secs(60));
+    assert_eq!(learn(&mut health, &odd, &syntax(now), now), Change::None);
+    assert!(health.is_well());
+}
+
 fn from(sender: &str, recipient: &str) -> Envelope {
     let mut message = envelope(&[recipient]);
     message.from = crate::mail::Mailbox::parse(sender).unwrap();

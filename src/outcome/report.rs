@@ -436,6 +436,31 @@ mod tests {
     }
 
     #[test]
+    fn what_expired_is_not_said_to_be_tried_again() {
+        let later = |words| delivery(at(0), vec![refused(Stage::Recipient, words)]);
+        for words in [
+            "450 no",
+            "451 4.3.0 no",
+            "450 4.7.1 Greylisted",
+            "451 Please try again later.",
+            "452 4.3.1 Insufficient system storage",
+        ] {
+            let mut message = envelope(&["a@example.org"]);
+            message = settled(&message, &later(words)).envelope;
+            message.first_failure = Some(at(-4 * 1440));
+            message.attempts = 50;
+            message.warned = true;
+            let it = settled(&message, &later(words));
+            let (_, written) = it.reports[0].compose(&it.envelope, b"x: y\r\n\r\n", &way());
+            let text = String::from_utf8(written).unwrap();
+            assert!(text.contains("It will not be tried again."), "{text}");
+            assert!(!text.contains("Penstock does"), "{text}");
+            assert!(!text.contains("Penstock tries"), "{text}");
+            assert!(!text.contains("Nothing needs"), "{text}");
+        }
+    }
+
+    #[test]
     fn notify_decides_and_a_null_reverse_path_gets_nothing() {
         let failed = || delivery(at(1), vec![refused(Stage::Recipient, "550 5.1.1 no")]);
         for (notify, reports) in [

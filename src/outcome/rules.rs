@@ -521,6 +521,19 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_of_the_manual_are_taken_as_they_stand_there() {
+        let manual = include_str!("../../docs/refusals.md");
+        let mut read = 0;
+        for block in manual.split("```toml\n").skip(1) {
+            let (block, _) = block.split_once("```").unwrap();
+            let rules = Rules::read(block, "docs/refusals.md").unwrap();
+            assert!(rules.iter().all(|it| !it.samples.is_empty()));
+            read += rules.iter().count();
+        }
+        assert!(read > 0);
+    }
+
+    #[test]
     fn an_unknown_key_or_value_is_refused_with_its_place() {
         let error = Rules::read("[[rule]]\nnam = 'x'", "mine.toml").unwrap_err();
         assert!(error.to_string().starts_with("mine.toml: "), "{error}");

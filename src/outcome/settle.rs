@@ -410,6 +410,12 @@ fn warning(envelope: &mut Envelope, policy: &Policy<'_>, now: Timestamp) -> Opti
     let items = envelope
         .waiting()
         .filter(|(_, it)| it.notify.delay())
+        // What only waits until the others are through, to be held, is not delayed: time
+        // does not mend it, and a report that says so would contradict the server's words.
+        .filter(|(_, it)| {
+            let meant = recalled(envelope, it, policy, now);
+            !matches!(meant, Verdict::Hold(..))
+        })
         .map(|(place, it)| {
             let finding = match &it.last {
                 Some(last) => Some(classify_again(policy.rules, last)),

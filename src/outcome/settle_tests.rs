@@ -335,6 +335,31 @@ fn denied_relaying_holds_only_whom_it_concerns() {
 }
 
 #[test]
+fn who_is_denied_beside_one_that_is_delayed_is_held_and_never_told_to_be_delayed() {
+    let denied = || refused(Stage::Recipient, "550 5.7.1 Unable to relay");
+    let later = || refused(Stage::Recipient, "450 4.2.0 later");
+    let mut message = envelope(&["a@x.nl", "b@x.nl"]);
+    let mut now = at(0);
+    let mut told = Vec::new();
+    while held(&message).is_none() {
+        let mut both = delivery(now, vec![denied(), later()]);
+        both.attempts
+            .retain(|it| message.recipients[it.recipient].status == RecipientStatus::Waiting);
+        let it = settled(&message, &both, now);
+        for report in &it.reports {
+            told.extend(report.items.iter().map(|it| (report.kind, it.recipient)));
+        }
+        message = it.envelope;
+        now = later_than(&message).unwrap_or(now);
+        assert!(now <= at(4 * 1440), "{message:?}");
+    }
+    assert_eq!(told, [(ReportKind::Delayed, 1), (ReportKind::Failed, 1)]);
+    use RecipientStatus::*;
+    assert_eq!(statuses(&message), [Waiting, Expired]);
+    assert_eq!(held(&message), Some(HoldReason::RelayingDenied));
+}
+
+#[test]
 fn a_report_that_cannot_be_delivered_is_held_and_never_reported() {
     let mut message = envelope(&["a@x.nl"]);
     message.reverse_path = ReversePath::Null;

@@ -130,9 +130,9 @@ fn refusals() -> Vec<(&'static str, &'static str, Answer, Then)> {
         ("loop", ".", reply("554 Too many Received: headers"), Failed),
         (
             "protocol",
-            "MAIL FROM:<jan",
+            "MAIL",
             reply("502 Unimplemented command"),
-            Failed,
+            Paused,
         ),
         ("refused", ".", reply("554 No."), Failed),
     ]
@@ -307,4 +307,52 @@ async fn one_poisonous_message_does_not_pause_a_relay_and_three_senders_do() {
         assert!(asked < 1_000, "{}", relay(&penstock).await);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_says_to_everybody_bounces_nobodys_mail() {
+    for (at, words) in [
+        ("MAIL", "501 5.5.4 Syntax error in parameters or arguments"),
+        ("MAIL", "500 5.5.1 Command unrecognized"),
+        ("MAIL", "503 bad sequence"),
+        ("MAIL", "554 5.3.0 no"),
+        ("RCPT", "554 5.3.2 System not accepting network messages"),
+        ("DATA", "502 5.5.1 Error"),
+        (".", "554 5.3.5 system incorrectly configured"),
+        (".", "500 5.5.2 what?"),
+    ] {
+        let what = format!("{words} at {at}");
+        let out = FakeRelay::default().without("CHUNKING").start().await;
+        out.answer(at, None, Answer::from(words));
+        let penstock =
+            Harness::relaying_to(&out, "[retry]\nexpire-after = \"2h\"\nwarn-after = \"90m\"")
+                .await;
+        for number in 0..12 {
+            let from = format!("jan{number}@example.org");
+            let to = format!("bob{number}@example.net");
+            penstock
+                .submit(&from, &[&to], "hello")
+                .await
+                .expect_code(250);
+        }
+        tokio::time::sleep(Duration::from_secs(6 * 3600)).await;
+        let queue = penstock.queue().await;
+        let waiting = queue.iter().filter(|it| it["state"] != "held").count();
+        assert!(waiting >= 12, "{what}: {queue:?}");
+        assert_eq!(relay(&penstock).await["state"], "paused", "{what}");
+        out.mend();
+        penstock
+            .ask(json!({"relay-resume": {"relay": "out"}}))
+            .await;
+        penstock.until_idle().await;
+        let taken = out.accepted();
+        let failed = taken.iter().find(|it| it.text().contains("Action: failed"));
+        assert!(failed.is_none(), "{what}: {}", failed.unwrap().text());
+        let to = |it: &&_| transaction_to(it).starts_with("bob");
+        assert_eq!(taken.iter().filter(to).count(), 12, "{what}");
+    }
+}
+
+fn transaction_to(transaction: &crate::relay::Transaction) -> String {
+    transaction.forward_paths().concat()
 }

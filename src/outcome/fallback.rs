@@ -121,6 +121,20 @@ pub fn judge_error(error: &RelayError) -> Finding {
              it through another relay.",
             "extension missing",
         ),
+        RelayError::NotHere { .. } => (
+            Class::Protocol,
+            Action::Retry,
+            "The server that was reached cannot carry this message, and perhaps another of the \
+             relay's can: see that the first one can be reached and takes EHLO.",
+            "not at this server",
+        ),
+        RelayError::Chunking { .. } => (
+            Class::Protocol,
+            Action::Retry,
+            "The server offers CHUNKING and does not know BDAT, so DATA is used for this relay \
+             from now on.",
+            "chunking refused",
+        ),
         RelayError::TooLarge { .. } => (
             Class::TooLarge,
             Action::FailMessage,

@@ -20,7 +20,7 @@ use super::report::{Item, Report, ReportKind};
 use super::settlement::{Released, Settlement, Suspicion, Trouble};
 use super::spells::{between, later};
 use super::verdict::{
-    Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
+    NOT_HERE, Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
 };
 
 /// Decides what becomes of a message after one delivery. `jitter` is from 0 to 1.
@@ -276,8 +276,12 @@ fn due(envelope: &Envelope) -> Option<Timestamp> {
 /// Whether a relay was ever asked about this recipient.
 fn was_tried(recipient: &Recipient) -> bool {
     let last = recipient.last.as_ref();
-    // Our own trouble has neither code nor status.
-    last.is_some_and(|it| it.stage >= Stage::Mail && (it.code.is_some() || it.enhanced.is_some()))
+    last.is_some_and(|it| {
+        // Our own trouble has neither code nor status; and that the relay's first server is
+        // away is the relay's trouble, whatever the second one lacks.
+        let asked = it.code.is_some() || it.enhanced.is_some_and(|it| it != NOT_HERE);
+        it.stage >= Stage::Mail && asked
+    })
 }
 
 /// Whether the message may leave, and when.
@@ -522,6 +526,8 @@ fn reached(delivery: &Delivery) -> Option<Stage> {
                 Ok(_)
                     | Err(RelayError::Refused { .. }
                         | RelayError::TooLarge { .. }
+                        | RelayError::NotHere { .. }
+                        | RelayError::Chunking { .. }
                         | RelayError::Unsupported { .. })
             )
         })

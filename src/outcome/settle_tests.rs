@@ -360,6 +360,33 @@ fn who_is_denied_beside_one_that_is_delayed_is_held_and_never_told_to_be_delayed
 }
 
 #[test]
+fn what_a_fallback_server_lacks_ends_no_message_however_long_the_first_is_away() {
+    let lacking = |now| {
+        let error = RelayError::NotHere {
+            what: "at mx2: the relay does not offer SMTPUTF8".into(),
+            why: "it is a fallback server".into(),
+        };
+        delivery(now, vec![Err(error)])
+    };
+    let mut message = envelope(&["a@x.nl"]);
+    let mut now = at(0);
+    let mut kinds = Vec::new();
+    while now < at(20 * 1440) {
+        let it = settled(&message, &lacking(now), now);
+        assert_eq!(it.trouble, None, "others can leave");
+        kinds.extend(it.reports.iter().map(|it| it.kind));
+        message = it.envelope;
+        now = later_than(&message).unwrap();
+    }
+    assert_eq!(kinds, [ReportKind::Delayed]);
+    let finding = crate::outcome::classify_again(
+        Rules::compiled_in(),
+        message.recipients[0].last.as_ref().unwrap(),
+    );
+    assert_eq!(finding.rule, "not at this server");
+}
+
+#[test]
 fn a_report_that_cannot_be_delivered_is_held_and_never_reported() {
     let mut message = envelope(&["a@x.nl"]);
     message.reverse_path = ReversePath::Null;

@@ -19,6 +19,10 @@ use super::rules::Rules;
 /// Words of a server that are kept with a recipient.
 pub(super) const WORDS_MAXIMUM: usize = 1_000;
 
+/// Our own status for what one server of a relay lacks ("system not capable of selected
+/// features", RFC 3463 section 3.4) and another may have.
+pub(super) const NOT_HERE: EnhancedStatus = EnhancedStatus::new(4, 3, 3);
+
 /// What one attempt means for its recipient.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
@@ -176,6 +180,8 @@ fn own_status(error: &RelayError) -> Option<EnhancedStatus> {
         RelayError::Unsupported { what: "SMTPUTF8" } => (5, 6, 7),
         RelayError::Unsupported { .. } => (5, 6, 3),
         RelayError::TooLarge { .. } => (5, 3, 4),
+        RelayError::NotHere { .. } => (NOT_HERE.class, NOT_HERE.subject, NOT_HERE.detail),
+        RelayError::Chunking { .. } => (4, 5, 1),
         RelayError::Refused { reply, .. } => return reply.enhanced,
         RelayError::Ours { .. } | RelayError::Cancelled => return None,
     };
@@ -235,6 +241,11 @@ fn own_error(last: &Diagnostic) -> Option<RelayError> {
             words: detail,
             passing: status.detail == 0,
         }),
+        (4, 3, 3) => RelayError::NotHere {
+            what: detail,
+            why: String::new(),
+        },
+        (4, 5, 1) => RelayError::Chunking { said: detail },
         (4, 5, 0) => RelayError::Garbage {
             stage,
             said: detail,

@@ -102,7 +102,7 @@ pub enum RelayError {
         detail: String,
     },
     /// The relay answered 4yz or 5yz.
-    #[error("refused at {}: {} {}", stage.name(), reply.code, reply.text())]
+    #[error("refused at {}: {} {}{}", stage.name(), reply.code, status_of(reply), reply.text())]
     Refused {
         /// At which point.
         stage: Stage,
@@ -147,6 +147,21 @@ pub enum RelayError {
         /// What EHLO announced.
         limit_bytes: u64,
     },
+    /// The server that was reached cannot carry the message, which says nothing about the
+    /// relay's others: it is a fallback, or nothing is known of what it offers.
+    #[error("{what}, and {why}")]
+    NotHere {
+        /// What it lacks.
+        what: String,
+        /// Why that is not the relay's last word.
+        why: String,
+    },
+    /// The server offers CHUNKING and does not know BDAT.
+    #[error("the server offers CHUNKING and refuses BDAT: {said}")]
+    Chunking {
+        /// Its words.
+        said: String,
+    },
     /// There is a password and no TLS to send it under.
     #[error("{server} offers no TLS, and the password is not sent in clear")]
     NoSecureLogin {
@@ -188,6 +203,13 @@ pub enum Severity {
     Untried,
 }
 
+/// The enhanced status of a reply with a space behind it, if it has one.
+fn status_of(reply: &Reply) -> String {
+    let status = reply.enhanced.map(|it| format!("{it} "));
+    let missing = status.filter(|it| !reply.text().starts_with(it.as_str()));
+    missing.unwrap_or_default()
+}
+
 impl RelayError {
     /// Where in the dialogue it happened.
     pub fn stage(&self) -> Stage {
@@ -201,7 +223,8 @@ impl RelayError {
             | Self::Garbage { stage, .. }
             | Self::Silent { stage, .. }
             | Self::Closed { stage, .. } => *stage,
-            Self::Unsupported { .. } | Self::TooLarge { .. } => Stage::Mail,
+            Self::Unsupported { .. } | Self::TooLarge { .. } | Self::NotHere { .. } => Stage::Mail,
+            Self::Chunking { .. } => Stage::FinalDot,
             Self::Ours { .. } => Stage::Content,
         }
     }
@@ -241,7 +264,9 @@ impl RelayError {
             Self::Refused { .. }
             | Self::Garbage { .. }
             | Self::Silent { .. }
-            | Self::Closed { .. } => Severity::Transient,
+            | Self::Closed { .. }
+            | Self::NotHere { .. }
+            | Self::Chunking { .. } => Severity::Transient,
             Self::Ours { .. } | Self::Cancelled => Severity::Untried,
         }
     }
@@ -260,6 +285,24 @@ mod tests {
                 lines: vec!["no".into()],
             },
         }
+    }
+
+    #[test]
+    fn the_words_of_a_refusal_keep_their_status() {
+        let error = RelayError::Refused {
+            stage: Stage::Auth,
+            reply: Reply {
+                code: 535,
+                enhanced: "5.7.8".parse().ok(),
+                lines: vec!["bad credentials".into()],
+            },
+        };
+        assert_eq!(
+            error.to_string(),
+            "refused at auth: 535 5.7.8 bad credentials"
+        );
+        let bare = refused(Stage::Auth, 535).to_string();
+        assert_eq!(bare, "refused at auth: 535 no");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::RelayError;
 use super::auth::{Login, Mechanism, choose, log_in};
 use super::find::find;
+use super::lessons::Lessons;
 use super::secure::TlsFacts;
 use super::transcript::Transcript;
 use super::wire::{Stream, Wire, io_words};
@@ -19,7 +20,7 @@ use crate::config::{AuthMethod, Certificates, Proof, Relay, RelayTls, Secret, Se
 use crate::dns::Dns;
 use crate::mail::Stage;
 use crate::oauth::{AccessToken, Tokens};
-use crate::smtp::Extensions;
+use crate::smtp::{Extensions, Reply};
 use crate::tls::ClientTls;
 
 /// All addresses of one server together get so many times the limit of one.
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     pub(super) server: String,
     /// Not the first of the relay's servers.
     pub(super) is_fallback: bool,
+    /// Why what this server lacks is not the relay's last word; none: it is.
+    pub(super) provisional: Option<String>,
     pub(super) opened: Instant,
     /// It was kept for a while: the server may have closed it meanwhile.
     pub(super) is_reused: bool,
@@ -69,6 +72,7 @@ pub(super) struct Dialer {
     dns: Arc<dyn Dns>,
     tokens: Tokens,
     pub(super) tls: Mutex<HashMap<(Certificates, bool), ClientTls>>,
+    pub(super) lessons: Lessons,
 }
 
 /// One attempt at one address, and the notes that outlive it.
@@ -87,6 +91,7 @@ impl Dialer {
             dns,
             tokens,
             tls: Mutex::default(),
+            lessons: Lessons::default(),
         }
     }
 
@@ -94,6 +99,7 @@ impl Dialer {
     pub(super) fn forget(&self) {
         self.tokens.reloaded();
         self.dns.forget();
+        self.lessons.forget();
         self.tls
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -163,7 +169,10 @@ impl Dialer {
     ) -> Result<Connection, Unconnected> {
         let mut worst: Option<(RelayError, String)> = None;
         let mut transcript = transcript;
-        for (place, server) in target.relay.servers.iter().enumerate() {
+        let mut servers: Vec<(usize, &Server)> = target.relay.servers.iter().enumerate().collect();
+        servers.sort_by_cached_key(|(_, it)| self.lessons.costs_time(&place_of(it)));
+        for (place, server) in servers {
+            let began = Instant::now();
             let mut attempt = Try {
                 target,
                 server,
@@ -174,10 +183,15 @@ impl Dialer {
             match self.connect_server(&mut attempt).await {
                 Ok(mut connection) => {
                     connection.is_fallback = place > 0;
+                    if place > 0 {
+                        connection.provisional = Some("it is a fallback server".to_owned());
+                    }
+                    self.lessons.apply(&mut connection);
                     return Ok(connection);
                 }
                 Err(error) => {
                     transcript = attempt.transcript.take();
+                    self.lessons.met(&place_of(server), began, &error);
                     let stage = error.stage();
                     if worst.as_ref().is_none_or(|(it, _)| stage > it.stage()) {
                         worst = Some((error, attempt.reached));
@@ -224,8 +238,16 @@ impl Dialer {
             Err(error) => error.to_string(),
         });
         let mut worst: Option<(RelayError, String)> = None;
-        for (name, address) in found? {
-            let address = SocketAddr::new(address, attempt.server.port);
+        let mut found = found?;
+        let first_name = found.first().map(|(name, _)| name.clone());
+        let port = attempt.server.port;
+        found.sort_by_cached_key(|(_, it)| {
+            self.lessons
+                .costs_time(&SocketAddr::new(*it, port).to_string())
+        });
+        for (name, address) in found {
+            let began = Instant::now();
+            let address = SocketAddr::new(address, port);
             attempt.reached = format!("{name} [{}]:{}", address.ip(), address.port());
             let mut made = self.connect_address(attempt, address, true).await;
             if let Err(RelayError::Tls { .. }) = made
@@ -237,10 +259,17 @@ impl Dialer {
                 made = self.connect_address(attempt, address, false).await;
             }
             match made {
-                Ok(connection) => return Ok(connection),
+                Ok(mut connection) => {
+                    if Some(&name) != first_name.as_ref() && connection.provisional.is_none() {
+                        let why = "it is not the first of the relay's mail servers";
+                        connection.provisional = Some(why.to_owned());
+                    }
+                    return Ok(connection);
+                }
                 Err(error) => {
                     let stage = error.stage();
                     attempt.note(&error.to_string());
+                    self.lessons.met(&address.to_string(), began, &error);
                     if worst.as_ref().is_none_or(|(it, _)| stage > it.stage()) {
                         worst = Some((error, attempt.reached.clone()));
                     }
@@ -293,12 +322,15 @@ impl Dialer {
             .prepare(attempt, &mut wire, &mut tls, deadline, use_starttls)
             .await;
         match made {
-            Ok((offered, login)) => Ok(Connection {
+            Ok((hello, login)) => Ok(Connection {
                 wire,
                 target: attempt.target.clone(),
-                offered,
+                offered: hello.offered,
                 server,
                 is_fallback: false,
+                provisional: hello
+                    .refused
+                    .map(|it| format!("it answered EHLO with {it}")),
                 opened: Instant::now(),
                 is_reused: false,
                 transactions: 0,
@@ -324,30 +356,36 @@ impl Dialer {
         tls: &mut Option<TlsFacts>,
         deadline: Instant,
         use_starttls: bool,
-    ) -> Result<(Extensions, Option<Mechanism>), RelayError> {
+    ) -> Result<(Hello, Option<Mechanism>), RelayError> {
         let timeouts = &attempt.target.timeouts;
         let left = deadline.saturating_duration_since(Instant::now());
         let greeting = wire.reply(Stage::Greeting, left).await?;
         if !greeting.is_positive() {
             return Err(refused(Stage::Greeting, greeting));
         }
-        let mut offered = greet(wire, attempt.target).await?;
-        if use_starttls && tls.is_none() && self.wants_starttls(attempt, &offered)? {
+        let mut hello = greet(wire, attempt.target).await?;
+        let wants_starttls = use_starttls
+            && tls.is_none()
+            && self
+                .wants_starttls(attempt, &hello.offered)
+                .map_err(|error| hello.better_reason(error))?;
+        if wants_starttls {
             let reply = wire
                 .command(Stage::StartTls, "STARTTLS", "STARTTLS", timeouts.command)
                 .await?;
             if reply.is_positive() {
                 *tls = Some(self.upgrade(attempt, wire).await?);
                 // What was offered in clear may have been said by anybody.
-                offered = greet(wire, attempt.target).await?;
+                hello = greet(wire, attempt.target).await?;
             } else if attempt.server.tls != RelayTls::Opportunistic {
                 return Err(refused(Stage::StartTls, reply));
             }
         }
         let login = self
-            .authenticate(attempt, wire, tls.as_ref(), &offered)
-            .await?;
-        Ok((offered, login))
+            .authenticate(attempt, wire, tls.as_ref(), &hello.offered)
+            .await
+            .map_err(|error| hello.better_reason(error))?;
+        Ok((hello, login))
     }
 
     async fn authenticate(
@@ -408,23 +446,53 @@ fn note(transcript: &mut Option<Transcript>, words: &str) {
     }
 }
 
-/// EHLO, and HELO for servers from before 1993.
-async fn greet(wire: &mut Wire, target: &Target) -> Result<Extensions, RelayError> {
+/// What came of greeting a server.
+struct Hello {
+    offered: Extensions,
+    /// EHLO was refused with this, and HELO taken: what it offers is not known.
+    refused: Option<Reply>,
+}
+
+impl Hello {
+    /// A server that did not take EHLO offered nothing that we miss: its words are the
+    /// reason, not what is missing.
+    fn better_reason(&self, error: RelayError) -> RelayError {
+        match (&self.refused, error) {
+            (
+                Some(reply),
+                RelayError::AuthUnavailable { .. }
+                | RelayError::NoSecureLogin { .. }
+                | RelayError::Tls { .. },
+            ) => refused(Stage::Ehlo, reply.clone()),
+            (_, error) => error,
+        }
+    }
+}
+
+/// EHLO, and HELO for servers from before 1993, which do not know the command (RFC 5321
+/// sections 3.2 and 4.1.1.1). Any other refusal is one.
+async fn greet(wire: &mut Wire, target: &Target) -> Result<Hello, RelayError> {
     let limit = target.timeouts.command;
     let line = format!("EHLO {}", target.hostname);
     let reply = wire.command(Stage::Ehlo, &line, &line, limit).await?;
     if reply.is_positive() {
-        return Ok(Extensions::parse(&reply));
+        return Ok(Hello {
+            offered: Extensions::parse(&reply),
+            refused: None,
+        });
     }
-    if !reply.is_permanent() {
+    if !matches!(reply.code, 500..=504) {
         return Err(refused(Stage::Ehlo, reply));
     }
     let line = format!("HELO {}", target.hostname);
-    let reply = wire.command(Stage::Ehlo, &line, &line, limit).await?;
-    if reply.is_positive() {
-        Ok(Extensions::default())
+    let old = wire.command(Stage::Ehlo, &line, &line, limit).await?;
+    if old.is_positive() {
+        Ok(Hello {
+            offered: Extensions::default(),
+            refused: Some(reply),
+        })
     } else {
-        Err(refused(Stage::Ehlo, reply))
+        Err(refused(Stage::Ehlo, old))
     }
 }
 
@@ -450,6 +518,11 @@ fn unconnected(server: String, error: &std::io::Error) -> RelayError {
         },
         _ => no_connection(server, detail),
     }
+}
+
+/// A server as it is configured.
+fn place_of(server: &Server) -> String {
+    format!("{}:{}", server.host, server.port)
 }
 
 fn no_connection(server: String, detail: String) -> RelayError {

@@ -42,12 +42,12 @@ pub(super) async fn transact(
     let plan = match prepared(job, connection).await {
         Ok(plan) => plan,
         Err(error) => {
-            notes.fail(&job.recipients, &error);
+            notes.fail(&job.recipients, &connection.said_here(error));
             return Ok((notes.delivery, After::Usable));
         }
     };
     for (recipient, error) in &plan.refused {
-        notes.fail(&[*recipient], error);
+        notes.fail(&[*recipient], &connection.said_here(error.clone()));
     }
     if plan.recipients.is_empty() {
         return Ok((notes.delivery, After::Usable));
@@ -292,6 +292,10 @@ async fn content(
             notes.delivery.final_reply_at = Some(notes.clock.now());
             let error = (!reply.is_positive()).then(|| refused(Stage::FinalDot, reply.clone()));
             if let Some(error) = error {
+                if let Some(error) = chunking_refused(plan, &error) {
+                    notes.fail(accepted, &error);
+                    return After::Broken;
+                }
                 notes.delivery.in_doubt = matches!(error, RelayError::Garbage { .. });
                 notes.fail(accepted, &error);
                 // The transaction is over all the same (RFC 5321 section 4.1.1.4).
@@ -308,12 +312,29 @@ async fn content(
             After::Usable
         }
         Err(error) => {
+            let error = chunking_refused(plan, &error).unwrap_or(error);
             notes.delivery.in_doubt = error.stage() == Stage::FinalDot
+                && !matches!(error, RelayError::Chunking { .. })
                 && !matches!(error, RelayError::Refused { .. } | RelayError::Ours { .. });
             notes.fail(accepted, &error);
             After::Broken
         }
     }
+}
+
+/// A server that offers CHUNKING and does not know the command, as some scanners in between
+/// that pass on offers they do not understand: DATA will do. What was sent behind BDAT is
+/// read as commands there, so the connection is of no use any more.
+fn chunking_refused(plan: &Plan, error: &RelayError) -> Option<RelayError> {
+    let RelayError::Refused { stage, reply } = error else {
+        return None;
+    };
+    let unknown = matches!(reply.code, 500..=504)
+        || reply.is_permanent()
+            && (reply.enhanced).is_some_and(|it| (it.subject, it.detail) == (5, 1));
+    (plan.chunking && *stage >= Stage::Data && unknown).then(|| RelayError::Chunking {
+        said: reply.to_string(),
+    })
 }
 
 fn usable_after(error: &RelayError) -> After {

@@ -13,6 +13,7 @@ mod dialogue;
 mod fake;
 mod find;
 pub mod job;
+mod lessons;
 mod notes;
 mod plan;
 mod pool;

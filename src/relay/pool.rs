@@ -12,7 +12,7 @@ use super::connect::{Connection, Dialer, Target, Unconnected};
 use super::dialogue::{After, Stale, transact};
 use super::notes::failed;
 use super::transcript::Transcript;
-use super::{Delivery, Job, RelayError};
+use super::{Attempt, Delivery, Job, RelayError};
 use crate::clock::Clock;
 use crate::config::Relay;
 use crate::dns::Dns;
@@ -21,6 +21,9 @@ use crate::oauth::Tokens;
 /// A connection without work is kept this long: servers close theirs after minutes, and
 /// a batch has no longer gaps.
 const IDLE_MAXIMUM: Duration = Duration::from_secs(10);
+/// One that took so long to make that the turn it was made for had passed is kept until
+/// the next turn: as long as servers must wait for a client (RFC 5321 section 4.5.3.2.7).
+const UNUSED_MAXIMUM: Duration = Duration::from_secs(300);
 /// A connection is used this long at most, so that changed DNS is noticed.
 const AGE_MAXIMUM: Duration = Duration::from_secs(600);
 /// And one to a fallback server this long, so that the first is found again.
@@ -44,6 +47,7 @@ struct Shared {
 struct Shelf {
     /// Given out, being made, or saying goodbye.
     busy: u32,
+    /// Each with the time until which it is kept.
     idle: Vec<(Connection, Instant)>,
     freed: Arc<Notify>,
 }
@@ -88,8 +92,8 @@ impl Pool {
             hostname: job.hostname.clone(),
         };
         let fail = |error: &RelayError, server: &str| failed(job, clock, started, server, error);
-        let fresh = record.is_some();
-        let ready = self.acquire(&target, fresh);
+        let recorded = record.is_some();
+        let ready = self.acquire(&target, Some(recorded));
         let (slot, kept) = tokio::select! {
             biased;
             () = job.cancel.cancelled() => return (fail(&RelayError::Cancelled, ""), record),
@@ -104,10 +108,10 @@ impl Pool {
             full.wire.quit(QUIT_MAXIMUM).await;
         }
         if let Some(mut connection) = kept {
+            self.0.dialer.lessons.apply(&mut connection);
             match transact(&mut connection, job, clock, started).await {
                 Ok((delivery, after)) => {
-                    self.finish(slot, connection, after);
-                    return (delivery, None);
+                    return self.over(slot, connection, delivery, after, recorded).await;
                 }
                 // Told from the beginning, once, on a new connection.
                 Err(Stale) => drop(connection),
@@ -128,15 +132,7 @@ impl Pool {
             }) => return (fail(&error, &server), transcript),
         };
         match transact(&mut connection, job, clock, started).await {
-            Ok((delivery, After::Usable)) if fresh => {
-                let transcript = connection.wire.quit(QUIT_MAXIMUM).await;
-                (delivery, transcript)
-            }
-            Ok((delivery, After::Broken)) => (delivery, connection.wire.take_transcript()),
-            Ok((delivery, After::Usable)) => {
-                self.finish(slot, connection, After::Usable);
-                (delivery, None)
-            }
+            Ok((delivery, after)) => self.over(slot, connection, delivery, after, recorded).await,
             // Only a used connection can be stale.
             Err(Stale) => {
                 let error = RelayError::Closed {
@@ -144,6 +140,40 @@ impl Pool {
                     detail: "closed by the server".to_owned(),
                 };
                 (fail(&error, &connection.server), None)
+            }
+        }
+    }
+
+    /// What becomes of a connection after a job, and what was said on it.
+    async fn over(
+        &self,
+        slot: Slot,
+        mut connection: Connection,
+        delivery: Delivery,
+        after: After,
+        recorded: bool,
+    ) -> (Delivery, Option<Transcript>) {
+        let is_lesson = |it: &Attempt| matches!(it.result, Err(RelayError::Chunking { .. }));
+        if delivery.attempts.iter().any(is_lesson) {
+            self.0
+                .dialer
+                .lessons
+                .no_chunking(&connection.target.relay.name);
+        }
+        let is_unused = connection.transactions == 0 && delivery.is_unstarted();
+        match after {
+            After::Broken => (delivery, connection.wire.take_transcript()),
+            After::Usable if recorded && !is_unused => {
+                (delivery, connection.wire.quit(QUIT_MAXIMUM).await)
+            }
+            After::Usable => {
+                let keep = if is_unused {
+                    UNUSED_MAXIMUM
+                } else {
+                    IDLE_MAXIMUM
+                };
+                self.finish(slot, connection, keep);
+                (delivery, None)
             }
         }
     }
@@ -156,7 +186,7 @@ impl Pool {
             let keep = std::mem::take(&mut shelf.idle);
             let (expired, kept): (Vec<_>, Vec<_>) = keep
                 .into_iter()
-                .partition(|(_, since)| since.elapsed() >= IDLE_MAXIMUM);
+                .partition(|(_, until)| *until <= Instant::now());
             shelf.idle = kept;
             shelf.busy += expired.len() as u32;
             old.extend(expired);
@@ -214,14 +244,15 @@ impl Pool {
 
     /// Waits for the right to a new connection.
     pub(super) async fn acquire_fresh(&self, target: &Target) -> Slot {
-        self.acquire(target, true).await.0
+        self.acquire(target, None).await.0
     }
 
-    /// Waits for the right to a connection; with it comes one that is kept, if one fits.
-    async fn acquire(&self, target: &Target, fresh: bool) -> (Slot, Option<Connection>) {
+    /// Waits for the right to a connection; with it comes one that is kept, if one fits
+    /// and it may be such a one (`recorded`, or not).
+    async fn acquire(&self, target: &Target, recorded: Option<bool>) -> (Slot, Option<Connection>) {
         self.tidy();
         loop {
-            match self.try_acquire(target, fresh) {
+            match self.try_acquire(target, recorded) {
                 Ok((slot, kept, excess)) => {
                     for connection in excess {
                         connection.wire.quit(QUIT_MAXIMUM).await;
@@ -238,7 +269,7 @@ impl Pool {
     fn try_acquire(
         &self,
         target: &Target,
-        fresh: bool,
+        recorded: Option<bool>,
     ) -> Result<(Slot, Option<Connection>, Vec<Connection>), Arc<Notify>> {
         let name = &target.relay.name;
         let limit = target.relay.limits.connections.max(1);
@@ -248,25 +279,22 @@ impl Pool {
             return Err(Arc::clone(&shelf.freed));
         }
         shelf.busy += 1;
-        let kept = if fresh { None } else { shelf.take(target) };
+        let kept = recorded.and_then(|recorded| shelf.take(target, recorded));
         let open = shelf.busy as usize + shelf.idle.len();
         let excess = open.saturating_sub(limit as usize).min(shelf.idle.len());
         let evicted = shelf.idle.drain(..excess).map(|(it, _)| it).collect();
         Ok((self.slot(name), kept, evicted))
     }
 
-    /// Puts a connection back, or ends it.
-    fn finish(&self, slot: Slot, connection: Connection, after: After) {
-        if after == After::Broken {
-            return;
-        }
+    /// Puts a connection back for so long, or ends it.
+    fn finish(&self, slot: Slot, connection: Connection, keep: Duration) {
         if connection.is_used_up() {
             self.say_goodbye(slot, connection);
             return;
         }
         let mut shelves = self.0.shelves();
         if let Some(shelf) = shelves.get_mut(&slot.relay) {
-            shelf.idle.push((connection, Instant::now()));
+            shelf.idle.push((connection, Instant::now() + keep));
         }
         // The slot is dropped behind the lock: only then may another take the connection.
         drop(shelves);
@@ -303,13 +331,19 @@ impl Shared {
 
 impl Shelf {
     /// The connection that was used last: the others may then grow old and go.
-    fn take(&mut self, target: &Target) -> Option<Connection> {
-        let fits = |(connection, since): &(Connection, Instant)| {
-            since.elapsed() < IDLE_MAXIMUM && connection.fits(target)
+    ///
+    /// What is to be recorded is told from the beginning, so it takes only a connection on
+    /// which nothing but that was said, and which nothing else may take.
+    fn take(&mut self, target: &Target, recorded: bool) -> Option<Connection> {
+        let fits = |(connection, until): &(Connection, Instant)| {
+            Instant::now() < *until
+                && connection.wire.is_recorded() == recorded
+                && connection.fits(target)
         };
         let place = self.idle.iter().rposition(fits)?;
         let (mut connection, _) = self.idle.remove(place);
         connection.target = target.clone();
+        // One that was never used may be stale all the same.
         connection.is_reused = true;
         Some(connection)
     }
@@ -325,6 +359,20 @@ impl Drop for Slot {
 }
 
 impl Connection {
+    /// What this server lacks for a message, if another of the relay's may have it: no
+    /// message ends because the best server is away, or its EHLO was not taken.
+    pub(super) fn said_here(&self, error: RelayError) -> RelayError {
+        match (&self.provisional, &error) {
+            (Some(why), RelayError::Unsupported { .. } | RelayError::TooLarge { .. }) => {
+                RelayError::NotHere {
+                    what: format!("at {}: {error}", self.server),
+                    why: why.clone(),
+                }
+            }
+            _ => error,
+        }
+    }
+
     /// Whether it was made as this target would make it: never with another's
     /// credentials, never with less TLS.
     fn fits(&self, target: &Target) -> bool {

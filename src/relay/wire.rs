@@ -117,6 +117,11 @@ impl Wire {
         (self.stream, self.transcript)
     }
 
+    /// Whether what is said is recorded.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.transcript.is_some()
+    }
+
     /// Takes the transcript out.
     pub(super) fn take_transcript(&mut self) -> Option<Transcript> {
         self.transcript.take()

@@ -63,6 +63,72 @@ async fn names_are_looked_up_as_they_are_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_costs_time_is_tried_last_for_some_minutes() {
+    let good = Fake::start(Script::offering(ALL)).await;
+    let port = good.address.port();
+    // It takes the connection, and says nothing.
+    let _silent = tokio::net::TcpListener::bind(("127.0.0.5", port))
+        .await
+        .unwrap();
+    let zone = Zone::default()
+        .address("two.example", "127.0.0.5")
+        .address("two.example", "127.0.0.1");
+    let by_address = vec![Server {
+        host: Host::Name(Domain::parse("two.example").unwrap()),
+        port,
+        tls: RelayTls::Off,
+    }];
+    let by_server = ["127.0.0.5", "127.0.0.1"].map(|it| Server {
+        host: Host::Address(it.parse().unwrap()),
+        port,
+        tls: RelayTls::Off,
+    });
+    for servers in [by_address, by_server.to_vec()] {
+        let pool = pool_with(zone.clone());
+        let mut relay = relay(&good);
+        relay.servers = servers;
+        let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+        let mut took = Vec::new();
+        for wait in [0, 100, 301] {
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+            let started = tokio::time::Instant::now();
+            assert_eq!(code(&pool.deliver(&job).await, 0), 250);
+            took.push(started.elapsed().as_secs());
+            pool.close().await;
+        }
+        assert_eq!(took, [30, 0, 30]);
+        tokio::time::sleep(Duration::from_secs(301)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_fallback_server_lacks_is_not_the_relays_last_word() {
+    let away = Fake::start(Script::default().at("GREETING", Act::Say("421 not now"))).await;
+    let poor = Fake::start(Script::offering(&["SIZE 20"])).await;
+    let mut relay = relay(&away);
+    relay.servers.push(server(&poor, RelayTls::Off));
+    let mut wishes = envelope(&["jürgen@x.example"], MESSAGE);
+    let pool = pool();
+    let delivery = pool
+        .deliver(&job(relay.clone(), wishes.clone(), MESSAGE))
+        .await;
+    let found = error(&delivery, 0);
+    assert_eq!(found.severity(), Severity::Transient, "{found}");
+    assert!(found.to_string().contains("a fallback server"), "{found}");
+    wishes.size_bytes = 5;
+    let delivery = pool
+        .deliver(&job(relay.clone(), wishes.clone(), b"a\r\nb\r\n"))
+        .await;
+    let found = error(&delivery, 0);
+    assert!(matches!(found, RelayError::NotHere { .. }), "{found}");
+    assert!(found.to_string().contains("SMTPUTF8"), "{found}");
+    // Said by the relay's own, it is.
+    relay.servers.remove(0);
+    let delivery = pool.deliver(&job(relay, wishes, b"a\r\nb\r\n")).await;
+    assert_eq!(error(&delivery, 0).severity(), Severity::Permanent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_server_is_tried_when_one_cannot_be_reached() {
     let busy = Fake::start(Script::default().at("GREETING", Act::Say("554 5.3.2 not today"))).await;
     let good = Fake::start(Script::offering(ALL)).await;

@@ -194,3 +194,88 @@ async fn a_connection_that_took_too_long_serves_the_next_turn() {
     assert_eq!(code(&pool.deliver(&job).await, 0), 250);
     assert_eq!(fake.connections(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_took_longer_than_a_batch_is_there_at_the_next_probe() {
+    for recorded in [false, true] {
+        let script = Script::offering(ALL).at_nth("GREETING", 1, Act::Drip("220 slow\r\n"));
+        let fake = Fake::start(script).await;
+        let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
+        let pool = pool_at(Zone::default(), clock.clone());
+        let mut job = simple(&fake, &["a@x.example"]);
+        let window = Duration::from_secs(3);
+        job.start_before = Some(clock.uptime() + window);
+        let deliver = async |job: &Job| match recorded {
+            true => pool.deliver_recorded(job).await,
+            false => (pool.deliver(job).await, Default::default()),
+        };
+        assert!(deliver(&job).await.0.is_unstarted());
+        for _ in 0..25 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            pool.tidy();
+        }
+        if recorded {
+            // Nothing else gets onto it, or the record would not be of the test alone.
+            assert_eq!(
+                code(&pool.deliver(&simple(&fake, &["b@x.example"])).await, 0),
+                250
+            );
+            assert_eq!(fake.connections(), 2);
+        }
+        job.start_before = Some(clock.uptime() + window);
+        let (delivery, said) = deliver(&job).await;
+        assert_eq!(code(&delivery, 0), 250);
+        assert_eq!(fake.connections(), 1 + usize::from(recorded));
+        let said = said.to_string();
+        assert_eq!(said.contains("< 220 slow"), recorded, "{said}");
+        assert_eq!(said.contains("> MAIL FROM"), recorded, "{said}");
+        // Without a turn it does not stay for ever.
+        pool.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_never_gets_a_turn_is_closed_after_minutes() {
+    let script = Script::offering(ALL).at_nth("GREETING", 1, Act::Drip("220 slow\r\n"));
+    let fake = Fake::start(script).await;
+    let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
+    let pool = pool_at(Zone::default(), clock.clone());
+    let mut job = simple(&fake, &["a@x.example"]);
+    job.start_before = Some(clock.uptime() + Duration::from_secs(3));
+    assert!(pool.deliver(&job).await.is_unstarted());
+    assert_eq!(pool.connections("up"), 1);
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    pool.tidy();
+    pool.close().await;
+    assert_eq!(pool.connections("up"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_offers_chunking_and_does_not_know_bdat_gets_data_from_then_on() {
+    for words in ["502 5.5.1 unknown command", "500 what?", "554 5.5.1 no"] {
+        let script =
+            Script::offering(&["CHUNKING", "PIPELINING"]).at("BDAT", Act::SayAndClose(words));
+        let fake = Fake::start(script).await;
+        let pool = pool();
+        let job = simple(&fake, &["a@x.example"]);
+        let delivery = pool.deliver(&job).await;
+        let found = error(&delivery, 0);
+        assert_eq!(found.severity(), Severity::Transient, "{found}");
+        assert!(found.to_string().contains(words), "{found}");
+        assert!(delivery.content_sent && !delivery.in_doubt);
+        for _ in 0..2 {
+            assert_eq!(code(&pool.deliver(&job).await, 0), 250);
+        }
+        let bdats = fake
+            .lines()
+            .iter()
+            .filter(|it| it.starts_with("BDAT"))
+            .count();
+        assert_eq!(bdats, 1);
+    }
+    // A refusal of the message is none of BDAT.
+    let script = Script::offering(&["CHUNKING"]).at("BDAT", Act::SayAndClose("554 5.7.1 spam"));
+    let fake = Fake::start(script).await;
+    let delivery = pool().deliver(&simple(&fake, &["a@x.example"])).await;
+    assert_eq!(error(&delivery, 0).severity(), Severity::Permanent);
+}

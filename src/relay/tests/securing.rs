@@ -233,6 +233,47 @@ async fn whatever_of_a_login_is_echoed_shows_no_part_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_ehlo_is_heard() {
+    for words in ["554 5.7.1 go away", "550 blocked", "571 no"] {
+        let fake = Fake::start(Script::default().at("EHLO", Act::Say(words))).await;
+        let delivery = pool().deliver(&simple(&fake, &["a@x.example"])).await;
+        let found = error(&delivery, 0);
+        assert_eq!(
+            (found.stage(), found.severity()),
+            (Stage::Ehlo, Severity::Relay)
+        );
+        assert_eq!(found.to_string(), format!("refused at ehlo: {words}"));
+        assert_eq!(fake.lines(), ["EHLO client.example"]);
+    }
+    // It takes HELO, and offers no login there: its words say more than that.
+    for (words, tls) in [
+        ("502 5.5.1 not for you", RelayTls::Off),
+        ("501 your name?", RelayTls::Required),
+    ] {
+        let fake = Fake::start(Script::default().at("EHLO", Act::Say(words))).await;
+        let relay = with_login(&fake, tls);
+        let job = job(relay, envelope(&["a@x.example"], MESSAGE), MESSAGE);
+        let found = pool().deliver(&job).await;
+        assert_eq!(
+            error(&found, 0).to_string(),
+            format!("refused at ehlo: {words}")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_after_helo_ends_no_message() {
+    let fake = Fake::start(Script::default().at("EHLO", Act::Say("502 what?"))).await;
+    let mut wishes = envelope(&["a@x.example"], b"caf\xe9\r\n");
+    wishes.body = Body::EightBitMime;
+    let job = job(relay(&fake), wishes, b"caf\xe9\r\n");
+    let delivery = pool().deliver(&job).await;
+    let found = error(&delivery, 0);
+    assert_eq!(found.severity(), Severity::Transient);
+    assert!(found.to_string().contains("502 what?"), "{found}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_old_greeting_is_good_enough_for_an_old_server() {
     let fake = Fake::start(Script::default().at("EHLO", Act::Say("500 what?"))).await;
     let delivery = pool().deliver(&simple(&fake, &["a@x.example"])).await;

@@ -146,6 +146,27 @@ pub async fn mail_servers(dns: &dyn Dns, domain: &Domain) -> Result<MailServers,
     Ok(MailServers::Listed(names))
 }
 
+/// Those of the mail servers of this domain that are as good as any other: the ones of the
+/// lowest preference. None where there is no MX record, or no answer.
+pub async fn first_mail_servers(dns: &dyn Dns, domain: &Domain) -> Vec<String> {
+    let records = dns.look_up(domain.ascii(), Kind::Mx).await;
+    let mut servers: Vec<(u16, String)> = Vec::new();
+    for record in records.unwrap_or_default() {
+        if let Record::Mx {
+            preference,
+            exchange,
+        } = record
+            && exchange != "."
+            && !exchange.is_empty()
+        {
+            servers.push((preference, exchange));
+        }
+    }
+    let first = servers.iter().map(|it| it.0).min();
+    servers.retain(|it| Some(it.0) == first);
+    servers.into_iter().map(|it| it.1).collect()
+}
+
 /// The addresses of a name: IPv4 before IPv6, because relays that list their clients by
 /// address list those.
 pub async fn addresses(dns: &dyn Dns, name: &str) -> Result<Vec<IpAddr>, DnsError> {
@@ -247,6 +268,8 @@ mod tests {
             assert_eq!((names.len(), names[2].as_str()), (3, "last.example.nl"));
             firsts.insert(names[0].clone());
         }
+        let equals = first_mail_servers(&zone, &domain("Example.NL")).await;
+        assert!(equals.iter().eq(&firsts), "{equals:?}");
         assert_eq!(firsts.len(), 2, "100 throws of a coin");
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::auth::{Login, Mechanism, choose, log_in};
-use super::find::find;
+use super::find::{find, first_choices};
 use super::lessons::Lessons;
 use super::secure::TlsFacts;
 use super::transcript::Transcript;
@@ -44,8 +44,12 @@ pub(super) struct Connection {
     pub(super) server: String,
     /// Not the first of the relay's servers.
     pub(super) is_fallback: bool,
-    /// Why what this server lacks is not the relay's last word; none: it is.
+    /// Why what this server lacks is not the relay's last word; none: it is, unless one of
+    /// its equals has it.
     pub(super) provisional: Option<String>,
+    /// What other servers of the relay offered that are as good as this one (RFC 5321
+    /// section 5.1); none: not known yet.
+    pub(super) equals: Vec<Option<Extensions>>,
     pub(super) opened: Instant,
     /// It was kept for a while: the server may have closed it meanwhile.
     pub(super) is_reused: bool,
@@ -239,7 +243,7 @@ impl Dialer {
         });
         let mut worst: Option<(RelayError, String)> = None;
         let mut found = found?;
-        let first_name = found.first().map(|(name, _)| name.clone());
+        let first = first_choices(&*self.dns, &attempt.server.host, &found).await;
         let port = attempt.server.port;
         found.sort_by_cached_key(|(_, it)| {
             self.lessons
@@ -260,7 +264,16 @@ impl Dialer {
             }
             match made {
                 Ok(mut connection) => {
-                    if Some(&name) != first_name.as_ref() && connection.provisional.is_none() {
+                    let relay = &attempt.target.relay.name;
+                    let others = first.iter().filter(|it| **it != name);
+                    let others = others.map(|it| self.lessons.offered(relay, it)).collect();
+                    if connection.provisional.is_some() {
+                        return Ok(connection);
+                    }
+                    self.lessons.offers(relay, &name, &connection.offered);
+                    if first.contains(&name) {
+                        connection.equals = others;
+                    } else {
                         let why = "it is not the first of the relay's mail servers";
                         connection.provisional = Some(why.to_owned());
                     }
@@ -331,6 +344,7 @@ impl Dialer {
                 provisional: hello
                     .refused
                     .map(|it| format!("it answered EHLO with {it}")),
+                equals: Vec::new(),
                 opened: Instant::now(),
                 is_reused: false,
                 transactions: 0,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::RelayError;
 use crate::config::Host;
-use crate::dns::{Dns, DnsError, MailServers, addresses, mail_servers};
+use crate::dns::{Dns, DnsError, MailServers, addresses, first_mail_servers, mail_servers};
 use crate::mail::Domain;
 use crate::mail::text::printable;
 
@@ -38,6 +38,27 @@ pub(super) async fn find(dns: &dyn Dns, host: &Host) -> Result<Vec<(String, IpAd
         Some((name, error)) if found.is_empty() => Err(dns_error(name, &error)),
         _ => Ok(found),
     }
+}
+
+/// Which of the names that were found are as good as any other: what the others lack is not
+/// the relay's last word.
+pub(super) async fn first_choices(
+    dns: &dyn Dns,
+    host: &Host,
+    found: &[(String, IpAddr)],
+) -> Vec<String> {
+    let mut names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    names.dedup();
+    let listed = match host {
+        Host::Mx(name) if names.len() > 1 => first_mail_servers(dns, name).await,
+        Host::Mx(_) | Host::Name(_) | Host::Address(_) => Vec::new(),
+    };
+    if listed.is_empty() {
+        names.truncate(1);
+        return names;
+    }
+    names.retain(|it| listed.contains(it));
+    names
 }
 
 async fn mail_hosts(dns: &dyn Dns, name: &Domain) -> Result<Vec<String>, RelayError> {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::RelayError;
 use super::connect::Connection;
 use crate::mail::Stage;
+use crate::smtp::Extensions;
 
 /// An address that was silent is tried last for this long.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -23,6 +24,8 @@ const PLACES_MAXIMUM: usize = 1_000;
 pub(super) struct Lessons {
     silent: Mutex<HashMap<String, Instant>>,
     without_chunking: Mutex<HashSet<String>>,
+    /// By relay and name, what was offered last in an EHLO that was taken.
+    offers: Mutex<HashMap<(String, String), Extensions>>,
 }
 
 impl Lessons {
@@ -58,10 +61,27 @@ impl Lessons {
         }
     }
 
+    /// A server of this relay offers this.
+    pub(super) fn offers(&self, relay: &str, name: &str, offered: &Extensions) {
+        let mut offers = lock(&self.offers);
+        if offers.len() >= PLACES_MAXIMUM {
+            offers.clear();
+        }
+        let key = (relay.to_owned(), name.to_owned());
+        offers.insert(key, offered.clone());
+    }
+
+    /// What a server of this relay offered, if it was ever asked.
+    pub(super) fn offered(&self, relay: &str, name: &str) -> Option<Extensions> {
+        let key = (relay.to_owned(), name.to_owned());
+        lock(&self.offers).get(&key).cloned()
+    }
+
     /// The configuration or the network may have changed.
     pub(super) fn forget(&self) {
         lock(&self.silent).clear();
         lock(&self.without_chunking).clear();
+        lock(&self.offers).clear();
     }
 }
 

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Relay;
 use crate::dns::Dns;
 use crate::oauth::Tokens;
+use crate::smtp::Extensions;
 
 /// A connection without work is kept this long: servers close theirs after minutes, and
 /// a batch has no longer gaps.
@@ -362,15 +363,28 @@ impl Connection {
     /// What this server lacks for a message, if another of the relay's may have it: no
     /// message ends because the best server is away, or its EHLO was not taken.
     pub(super) fn said_here(&self, error: RelayError) -> RelayError {
-        match (&self.provisional, &error) {
-            (Some(why), RelayError::Unsupported { .. } | RelayError::TooLarge { .. }) => {
-                RelayError::NotHere {
-                    what: format!("at {}: {error}", self.server),
-                    why: why.clone(),
-                }
+        let lacks = |offered: &Extensions| match &error {
+            RelayError::Unsupported { what: "8BITMIME" } => !offered.eight_bit_mime,
+            RelayError::Unsupported { .. } => !offered.smtputf8,
+            RelayError::TooLarge { size_bytes, .. } => {
+                (offered.size.flatten()).is_some_and(|limit_bytes| limit_bytes < *size_bytes)
             }
-            _ => error,
-        }
+            _ => true,
+        };
+        let why = match &self.provisional {
+            _ if !matches!(
+                error,
+                RelayError::Unsupported { .. } | RelayError::TooLarge { .. }
+            ) =>
+            {
+                return error;
+            }
+            Some(why) => why.clone(),
+            None if self.equals.iter().all(|it| it.as_ref().is_some_and(lacks)) => return error,
+            None => "another of the relay's mail servers may".to_owned(),
+        };
+        let what = format!("at {}: {error}", self.server);
+        RelayError::NotHere { what, why }
     }
 
     /// Whether it was made as this target would make it: never with another's

@@ -203,7 +203,10 @@ async fn a_refused_token_is_replaced_once_and_the_servers_reason_is_told() {
     let request = json!({"relay-login": {"relay": "out"}});
     let refused = penstock.try_ask(&request).await.unwrap_err();
     let text = words(&refused["message"]);
-    assert!(text.contains("535 5.7.3 Authentication unsuccessful"), "{text}");
+    assert!(
+        text.contains("535 5.7.3 Authentication unsuccessful"),
+        "{text}"
+    );
     assert!(
         text.contains("(Penstock: the server refuses the access token: status 401, schemes Bearer, scope mail)"),
         "{text}"

@@ -129,6 +129,69 @@ async fn what_only_a_fallback_server_lacks_is_not_the_relays_last_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_fails_only_when_all_equal_mail_servers_lack_what_it_needs() {
+    let lacking = Fake::start(Script::default()).await;
+    let port = lacking.address.port();
+    // The same port on another address, which offers it, or not.
+    for offers in [true, false] {
+        let other = tokio::net::TcpListener::bind(("127.0.0.6", port))
+            .await
+            .unwrap();
+        let serve = async {
+            loop {
+                let (mut stream, _) = other.accept().await.unwrap();
+                stream.write_all(b"220 x\r\n").await.unwrap();
+                let mut heard = [0; 1_000];
+                while let Ok(1..) = stream.read(&mut heard).await {
+                    let ehlo: &[u8] = match offers {
+                        true => b"250-x\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n",
+                        false => b"250 x\r\n",
+                    };
+                    let reply: &[u8] = match &heard[..4] {
+                        b"EHLO" => ehlo,
+                        b"DATA" => b"354 go\r\n",
+                        _ => b"250 ok\r\n",
+                    };
+                    stream.write_all(reply).await.unwrap();
+                }
+            }
+        };
+        let zone = Zone::default()
+            .mx("mail.example", 10, "one.example")
+            .mx("mail.example", 10, "two.example")
+            .mx("mail.example", 20, "three.example")
+            .address("one.example", "127.0.0.1")
+            .address("two.example", "127.0.0.6")
+            .address("three.example", "127.0.0.7");
+        let mut relay = relay(&lacking);
+        relay.servers[0].host = Host::Mx(Domain::parse("mail.example").unwrap());
+        let message = b"x: y\r\n";
+        let job = job(relay, envelope(&["jürgen@x.example"], message), message);
+        let pool = pool_with(zone);
+        let deliver = async {
+            for _ in 0..100 {
+                let delivery = pool.deliver(&job).await;
+                pool.close().await;
+                match delivery.attempts[0].result.clone() {
+                    Ok(_) => return true,
+                    Err(RelayError::NotHere { .. }) => {}
+                    Err(error) => {
+                        assert_eq!(error.severity(), Severity::Permanent, "{error}");
+                        return false;
+                    }
+                }
+            }
+            panic!("a hundred throws of a coin");
+        };
+        let delivered = tokio::select! {
+            delivered = deliver => delivered,
+            () = serve => unreachable!(),
+        };
+        assert_eq!(delivered, offers);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_server_is_tried_when_one_cannot_be_reached() {
     let busy = Fake::start(Script::default().at("GREETING", Act::Say("554 5.3.2 not today"))).await;
     let good = Fake::start(Script::offering(ALL)).await;

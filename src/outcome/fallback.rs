@@ -112,13 +112,19 @@ pub fn judge_error(error: &RelayError) -> Finding {
             };
             return finding(class, Action::PauseRelay, &trouble.remedy(), rule.into());
         }
+        RelayError::Unsupported { what: "8BITMIME" } => (
+            Class::Protocol,
+            Action::FailMessage,
+            "The message has octets beyond ASCII and the relay does not offer 8BITMIME: have the \
+             application encode them (quoted-printable or base64; in header fields RFC 2047), or \
+             send it through another relay.",
+            "extension missing",
+        ),
         RelayError::Unsupported { .. } => (
             Class::Protocol,
             Action::FailMessage,
-            "The relay cannot carry this message: it lacks an extension that the message \
-             needs. 8BITMIME: have the application encode text beyond ASCII (quoted-printable \
-             or base64, in header fields RFC 2047). SMTPUTF8: use addresses in ASCII. Or send \
-             it through another relay.",
+            "An address has letters beyond ASCII and the relay does not offer SMTPUTF8: use an \
+             address in ASCII, or another relay.",
             "extension missing",
         ),
         RelayError::NotHere { .. } => (

@@ -5,8 +5,9 @@ use tokio::sync::mpsc;
 use super::Peer;
 use super::protocol::{Failure, FailureKind, Item, Line};
 
-/// Lines that may wait for a slow client before whoever answers has to wait, too.
-const LINES_AHEAD: usize = 256;
+/// Lines that may wait for a slow client before whoever answers has to wait, too: half a
+/// megabyte of a content, and as much again is being written.
+const LINES_AHEAD: usize = 128;
 
 /// Answers one request: any number of items, then `done` or `fail`.
 ///

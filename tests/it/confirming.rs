@@ -182,9 +182,7 @@ async fn a_reload_opens_and_closes_the_page() {
     );
     let penstock = Harness::start(&without, "").await;
     let token = received(&own, 1).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let page = free.local_addr().unwrap();
-    drop(free);
+    let page = crate::machine::free_address();
     let with = config(&own).replace("127.0.0.1:0\"\nbase", &format!("{page}\"\nbase"));
     penstock.configure(&with, "");
     penstock.ask(serde_json::json!({"reload": {}})).await;

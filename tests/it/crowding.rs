@@ -9,6 +9,7 @@ use penstock::route::Directory;
 
 use crate::client::{Client, message, stuff};
 use crate::intake::{Intake, Wanted, live, plain};
+use crate::machine;
 
 #[tokio::test]
 async fn a_reload_acts_on_the_next_transaction_and_closes_what_is_gone() {
@@ -120,6 +121,7 @@ async fn silence_and_drips_end_at_their_time() {
 
 #[tokio::test]
 async fn a_thousand_idle_clients_keep_nobody_out() {
+    machine::need_descriptors(4_000);
     let intake = Intake::start(Wanted {
         limits: CrowdLimits {
             total: 400,
@@ -170,9 +172,11 @@ async fn a_client_that_vanishes_before_its_250_has_its_message_accepted() {
     half.send(b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\nFrom: x@example.nl\r\n\r\nx\r\n.")
         .await;
     drop(half);
-    while intake.shared.connections() > 0 {
-        tokio::task::yield_now().await;
-    }
+    let pause = Duration::from_millis(1);
+    machine::until("nobody is connected", pause, async || {
+        intake.shared.connections() == 0
+    })
+    .await;
     assert_eq!(
         intake.envelopes().len(),
         1,

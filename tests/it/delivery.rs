@@ -225,7 +225,7 @@ async fn one_poison_message_does_not_stop_the_mail_of_others_nor_its_own_senders
         let accepted = penstock.submit(from, &[to], "hello").await;
         accepted.expect_code(250);
     }
-    penstock.until_idle().await;
+    penstock.until_idle_after_days().await;
     let accepted = out.accepted();
     let reached: Vec<_> = accepted.iter().map(|it| it.forward_paths()[0]).collect();
     for to in ["one@example.net", "two@example.net", "three@example.net"] {

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::certificates::Pair;
+use crate::machine;
 
 /// Instead of a status: nothing is answered, or an answer without end.
 pub const SILENCE: u16 = 0;
@@ -147,9 +148,9 @@ impl Endpoint {
 
     /// Waits until it was asked so often.
     pub async fn until_asked(&self, times: usize) {
-        while self.asked().len() < times {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        let pause = std::time::Duration::from_millis(10);
+        let what = format!("asked {times} times");
+        machine::until(&what, pause, async || self.asked().len() >= times).await;
     }
 
     /// Gives somebody a refresh token, elsewhere.

@@ -21,7 +21,7 @@ use crate::client::{Answer, Client, message};
 use crate::relay::Relay;
 
 /// Real time after which a wait is lost, whatever the test's own clock shows.
-const REAL_PATIENCE: Duration = Duration::from_secs(60);
+const REAL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A disk that a test looks into, and how the daemon uses it.
 #[derive(Debug, Clone, Copy)]
@@ -283,9 +283,20 @@ impl Harness {
         self.until("nothing waits", |queue| queue.is_empty()).await;
     }
 
+    /// Waits until nothing waits, for days: with fewer questions on the way.
+    pub async fn until_idle_after_days(&self) {
+        let longest = Duration::from_secs(1_800);
+        self.ask_until("nothing waits", longest, |queue| queue.is_empty())
+            .await;
+    }
+
     /// Waits until the queue looks so.
-    #[allow(clippy::disallowed_methods, reason = "the test's clock may be stopped")]
     pub async fn until(&self, what: &str, done: impl Fn(&[Value]) -> bool) {
+        self.ask_until(what, Duration::from_secs(30), done).await;
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the test's clock may be stopped")]
+    async fn ask_until(&self, what: &str, longest: Duration, done: impl Fn(&[Value]) -> bool) {
         let began = std::time::Instant::now();
         let mut pause = Duration::from_millis(10);
         loop {
@@ -299,7 +310,7 @@ impl Harness {
             );
             tokio::time::sleep(pause).await;
             // Few questions over virtual days, many within a second.
-            pause = (pause * 3 / 2).min(Duration::from_secs(30));
+            pause = (pause * 3 / 2).min(longest);
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::dns::Zone;
 use crate::harness::{Harness, relay};
+use crate::machine;
 use crate::relay::FakeRelay;
 
 const OWN: &str = "[relays.own]\nserver = \"[smtp.relay.test]:587\"\n\
@@ -296,14 +297,14 @@ async fn large_amounts_are_told_where_they_do_harm() {
 
 /// The findings that the daemon shows, once they are so.
 async fn until(penstock: &Harness, so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-    loop {
+    let mut found = Vec::new();
+    machine::until("such hints", Duration::from_millis(20), async || {
         let items = penstock.ask(json!({"hints": {}})).await;
-        let found: Vec<Value> = items.into_iter().map(|it| it["hint"].clone()).collect();
-        if so(&found) {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        found = items.into_iter().map(|it| it["hint"].clone()).collect();
+        so(&found)
+    })
+    .await;
+    found
 }
 
 fn find<'a>(found: &'a [Value], hint: &str) -> Option<&'a Value> {

@@ -158,6 +158,7 @@ impl Write for Log {
 
 impl Log {
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        crate::machine::hear_everything();
         let log = Self::default();
         let writer = log.clone();
         let layer = tracing_subscriber::fmt::layer()

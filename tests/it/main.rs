@@ -15,6 +15,8 @@ mod harness;
 #[allow(dead_code)]
 mod intake;
 #[allow(dead_code)]
+mod machine;
+#[allow(dead_code)]
 mod relay;
 
 mod accepting;

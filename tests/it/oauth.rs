@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::endpoint::Endpoint;
 use crate::harness::{Harness, relay};
+use crate::machine;
 use crate::relay::{FakeRelay, Relay, Tls};
 
 /// Virtual or real, nobody waits longer.
@@ -183,9 +184,8 @@ async fn a_login_is_for_the_account_it_was_made_for_and_goes_with_its_relay() {
     penstock.configure("", "");
     penstock.ask(json!({"reload": {}})).await;
     penstock.status().await;
-    while file.exists() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let pause = Duration::from_millis(10);
+    machine::until("the tokens are gone", pause, async || !file.exists()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,9 +286,10 @@ async fn a_relay_that_must_be_verified_gets_its_test_message_once_somebody_has_l
     let config = config(&out, &endpoint, "");
     let verified = format!("{MAILBOX}\nsender = \"mailer@example.nl\"\nverify = true");
     let penstock = Harness::start(&config.replace(MAILBOX, &verified), "").await;
-    while penstock.relay("out").await["verification"]["state"] != "failed" {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    machine::until("no test message", Duration::from_millis(10), async || {
+        penstock.relay("out").await["verification"]["state"] == "failed"
+    })
+    .await;
     penstock.login("out").await;
     let test = out.received(1, LONG).await;
     assert_eq!(test[0].forward_paths(), ["mailer@example.nl"]);

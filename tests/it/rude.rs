@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::client::{Client, message};
 use crate::intake::{Intake, Wanted, plain, with};
+use crate::machine;
 
 /// What is logged on this thread, for as long as the guard lives.
 #[derive(Clone, Default)]
@@ -27,6 +28,7 @@ impl Log {
             .with_ansi(false)
             .with_writer(self.clone())
             .finish();
+        machine::hear_everything();
         tracing::subscriber::set_default(subscriber)
     }
 
@@ -64,9 +66,11 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 async fn until_alone(intake: &Intake) {
-    while intake.shared.connections() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let pause = Duration::from_millis(10);
+    machine::until("nobody is connected", pause, async || {
+        intake.shared.connections() == 0
+    })
+    .await;
 }
 
 /// Says the same until the server has enough; how many octets that took, and its last line.
@@ -208,6 +212,7 @@ async fn a_client_that_only_stops_sending_gets_its_replies_and_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn five_hundred_that_drip_stop_nobody_and_are_cut_off_in_time() {
+    machine::need_descriptors(2_500);
     let intake = Intake::start(plain()).await;
     let start = tokio::time::Instant::now();
     let mut dripping = Vec::new();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::certificates::Authority;
 use crate::endpoint::{ENDLESS, Endpoint, SILENCE};
 use crate::harness::{Harness, relay};
+use crate::machine;
 use crate::oauth::{LONG, MAILBOX, assert_no_secret, config, taking_tokens_of, words};
 use crate::rude::Log;
 
@@ -125,7 +126,7 @@ async fn a_dead_login_pauses_the_relay_with_the_providers_words_and_a_new_one_he
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_out_of_reach_or_order_costs_delay_and_nobodys_work() {
-    let endpoint = Endpoint::start().await;
+    let endpoint = Endpoint::start_at(machine::free_address(), None).await;
     let out = taking_tokens_of(&endpoint).await;
     let config = config(&out, &endpoint, "");
     let at = endpoint.addr;
@@ -173,9 +174,10 @@ async fn an_endpoint_out_of_reach_or_order_costs_delay_and_nobodys_work() {
     );
     let again = Endpoint::start_at(at, None).await;
     // The new one knows nothing of the login: a definite no, in its words.
-    while !words(&penstock.relay("out").await["reason"]).contains("invalid_grant") {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-    }
+    machine::until("a definite no", Duration::from_secs(60), async || {
+        words(&penstock.relay("out").await["reason"]).contains("invalid_grant")
+    })
+    .await;
     assert_eq!(out.accepted().len(), 5);
     drop(again);
 }

@@ -15,8 +15,10 @@ const SOON: Duration = Duration::from_secs(60);
 async fn browse(steps: &[&str]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/clients/browser.py");
     let profile = tempfile::tempdir().unwrap();
-    let mut command = Command::new("python3");
+    // It starts others, which hold its output open: all of them end in time.
+    let mut command = Command::new("timeout");
     command
+        .args(["--kill-after=5", "110", "python3"])
         .arg(script)
         .arg(free_address().port().to_string())
         .arg(profile.path())

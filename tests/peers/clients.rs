@@ -6,12 +6,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use base64::Engine;
 
 use crate::certificates::Authority;
-use crate::daemon::{Daemon, Home, free_address, relay_table};
+use crate::daemon::{Daemon, Home, PATIENCE, free_address, output, relay_table};
 use crate::programs;
 use crate::relay::{FakeRelay, Relay, Tls, without_trace};
 
@@ -237,7 +236,7 @@ async fn unchanged_from(client: Client) {
             send(client, job(penstock.address(mode))).await;
             arrived += 1;
             let what = format!("{} over {}", file.display(), mode.word());
-            let got = upstream.received(arrived, Duration::from_secs(30)).await;
+            let got = upstream.received(arrived, PATIENCE).await;
             let (got, sent) = (got.last().unwrap(), direct.transactions().pop().unwrap());
             assert!(
                 got.without_trace() == sent.content,
@@ -283,10 +282,9 @@ async fn direct(authority: &Authority, mode: Mode) -> Relay {
 async fn send(client: Client, job: Job<'_>) {
     let mut command = client(&job);
     let what = format!("{command:?}");
-    let output = tokio::task::spawn_blocking(move || command.output())
+    let output = tokio::task::spawn_blocking(move || output(&mut command))
         .await
         .unwrap();
-    let output = output.unwrap_or_else(|error| panic!("{what}: {error}; .ci/run installs it"));
     let said = [output.stdout.as_slice(), &output.stderr].concat();
     assert!(
         output.status.success(),

@@ -6,13 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::daemon::{Daemon, Home, free_address, relay_table};
 use crate::relay::{FakeRelay, Relay, Transaction};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = crate::daemon::PATIENCE;
 
 /// A daemon with one relay, and a `sendmail` that finds it.
 struct Setting {
@@ -73,7 +73,7 @@ fn succeeds(command: &mut Command, input: &str) -> Output {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
-    let output = child.wait_with_output().unwrap();
+    let output = crate::daemon::machine::ended(child);
     assert!(output.status.success(), "{command:?}: {output:?}");
     output
 }
@@ -155,6 +155,16 @@ async fn git_send_email_sends_through_penstock() {
     assert!(text.contains("\r\n+.\r\n-- \r\n2.39.5\r\n"), "{text}");
 }
 
+/// A program that runs until it is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// cron in a mount namespace of its own: its tables, its pid file and the `sendmail` that
 /// it was built to call are other ones there.
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +181,7 @@ async fn what_a_cron_job_prints_is_mailed_through_penstock() {
         mount --bind \"$1/sendmail\" \"$(readlink -f /usr/sbin/sendmail)\"
         mount --bind /dev/null /etc/crontab
         exec cron -f";
-    let mut cron = Command::new("unshare")
+    let cron = Command::new("unshare")
         .args([
             "--mount",
             "--propagation",
@@ -185,9 +195,9 @@ async fn what_a_cron_job_prints_is_mailed_through_penstock() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
+    let cron = Killed(cron);
     let arrived = it.relay.received(1, SOON).await;
-    cron.kill().unwrap();
-    cron.wait().unwrap();
+    drop(cron);
     let arrived = &arrived[0];
     assert_eq!(arrived.forward_paths(), ["bob@example.net"]);
     let text = arrived.text();

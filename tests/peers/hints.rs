@@ -1,7 +1,6 @@
 //! `penstock check` against NSD: what a real authority says, and that what is proposed to
 //! be published mends what was found.
 
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::daemon::{PATIENCE, free_address, output};
 use crate::programs;
 
 /// An authority for `test.`; it ends with the test.
@@ -24,8 +24,7 @@ impl Drop for Nsd {
 }
 
 fn free_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    free_address().port()
 }
 
 /// Starts it with these records, and waits until it answers.
@@ -55,7 +54,7 @@ async fn nsd(folder: &Path, port: u16, records: &str) -> Nsd {
         .spawn()
         .unwrap();
     let running = Nsd(child);
-    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    let until = tokio::time::Instant::now() + PATIENCE;
     // The question for test. SOA, by hand.
     let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04test\0\0\x06\0\x01";
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -89,14 +88,14 @@ fn check(folder: &Path, port: u16, words: &[&str]) -> Output {
         let mode = std::fs::Permissions::from_mode(0o640);
         std::fs::set_permissions(folder.join(name), mode).unwrap();
     }
-    Command::new(env!("CARGO_BIN_EXE_penstock"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    command
         .arg("check")
         .args(words)
         .args(["--dns", &format!("127.0.0.1:{port}")])
         .env("PENSTOCK_CONFIG", folder.join("penstock.toml"))
-        .env_remove("COLUMNS")
-        .output()
-        .unwrap()
+        .env_remove("COLUMNS");
+    output(&mut command)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use crate::client::{Client, message};
 use crate::daemon::{Home, free_address, relay_table};
 use crate::relay::FakeRelay;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = crate::daemon::PATIENCE;
 
 /// Every sample as `name{labels} value`; what the parser does not like ends it.
 const PARSER: &str = "
@@ -104,7 +104,7 @@ fn parsed(text: &str) -> Vec<String> {
     let mut input = python.stdin.take().unwrap();
     input.write_all(text.as_bytes()).unwrap();
     drop(input);
-    let output = python.wait_with_output().unwrap();
+    let output = crate::daemon::machine::ended(python);
     assert!(output.status.success(), "{text}");
     let samples = String::from_utf8(output.stdout).unwrap();
     samples.lines().map(str::to_owned).collect()

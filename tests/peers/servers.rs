@@ -13,7 +13,7 @@ use crate::daemon::{Daemon, Home, free_address};
 use crate::programs;
 use crate::relay::{FakeRelay, Tls, without_trace};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = crate::daemon::PATIENCE;
 
 /// A child process that ends with the test.
 struct Program(Child);

@@ -55,7 +55,7 @@ impl Home {
             .unwrap();
         // A verb that asks for nothing may have ended before.
         child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
-        let ended = child.wait_with_output().unwrap();
+        let ended = crate::daemon::machine::ended(child);
         let ran = Ran {
             code: ended.status.code().unwrap(),
             out: String::from_utf8(ended.stdout).unwrap(),

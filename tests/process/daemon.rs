@@ -1,7 +1,6 @@
 //! The real `penstockd` as a child process, with files of its own in a temporary folder.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -9,6 +8,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
+
+#[path = "../it/machine.rs"]
+pub mod machine;
+
+pub use machine::{PATIENCE, free_address, output};
 
 /// A configuration and a state directory that outlive every start of the daemon.
 pub struct Home {
@@ -56,7 +60,7 @@ impl Home {
 
     /// Waits until the daemon logged this.
     pub async fn logged(&self, words: &str) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + PATIENCE;
         while !self.log().contains(words) {
             assert!(
                 Instant::now() < until,
@@ -102,19 +106,19 @@ impl Home {
             .stderr(log);
         let child = command.spawn().unwrap();
         let mut daemon = Daemon { child, notify };
-        let ready = daemon.told("READY=1", Duration::from_secs(60)).await;
+        let ready = daemon.told("READY=1", PATIENCE).await;
         assert!(ready, "the daemon did not get ready:\n{}", self.log());
         daemon
     }
 
     /// Runs the daemon to its own end: for configurations that do not start.
     pub fn run(&self) -> Output {
-        self.command().output().unwrap()
+        output(&mut self.command())
     }
 
     /// Runs the companion program against this daemon.
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        self.cli_command().args(arguments).output().unwrap()
+        output(self.cli_command().args(arguments))
     }
 
     /// The companion program's command line, not started.
@@ -208,8 +212,8 @@ impl Daemon {
     /// SIGTERM, and the exit status.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
-        let status = self.end(Duration::from_secs(60)).await;
-        status.expect("the daemon did not stop within a minute")
+        let status = self.end(PATIENCE).await;
+        status.expect("the daemon did not stop")
     }
 
     /// Whether it told systemd this, now or within `patience`.
@@ -238,14 +242,6 @@ impl Daemon {
         self.notify.read();
         self.notify.heard.clear();
     }
-}
-
-/// A port that was free a moment ago.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 /// A `[relays.NAME]` for a fake relay whose authority stands in `ca`.

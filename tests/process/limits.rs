@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::client::{Client, message};
-use crate::daemon::{Home, free_address, relay_table};
+use crate::daemon::machine::until;
+use crate::daemon::{Home, PATIENCE, free_address, relay_table};
 use crate::relay::{Answer, FakeRelay, Relay, Transaction};
 
 /// How often the daemon is killed.
@@ -46,6 +47,17 @@ async fn submit(address: SocketAddr, from: &str, subject: &str, count: usize) {
         answer.expect_code(250);
     }
     client.command("QUIT").await;
+}
+
+/// Submits `count` messages over many connections, which share the syncs of the disk.
+async fn submit_together(address: SocketAddr, from: &str, count: usize) {
+    let mut clients = tokio::task::JoinSet::new();
+    for place in 0..16 {
+        let from = from.to_owned();
+        let count = count / 16 + usize::from(place < count % 16);
+        clients.spawn(async move { submit(address, &from, "the news", count).await });
+    }
+    clients.join_all().await;
 }
 
 /// One of the relays that the killed daemon sends to.
@@ -151,17 +163,26 @@ async fn no_window_is_overrun_when_the_daemon_is_killed_in_the_middle_of_batches
     home.configure(&config, &users);
 
     let mut daemon = home.start().await;
+    // However slow the disk is, nothing leaves before all is there.
+    let each = |verb: &str| {
+        for it in &relays {
+            let told = home.cli(&["relay", verb, it.name]);
+            assert!(told.status.success(), "{told:?}");
+        }
+    };
+    each("pause");
     for it in &relays {
         // More than can leave in all the time.
         let mailing = kills() * 4 * it.most + 200;
         let from = format!("news@{}.test", it.name);
-        submit(listen, &from, "the news", mailing).await;
+        submit_together(listen, &from, mailing).await;
     }
+    each("resume");
     for round in 0..kills() {
         // In the middle of a batch: when the relay has taken a few of it.
         let it = &relays[round % 2].relay;
         let few = 1 + rand::random::<u64>() as usize % (relays[round % 2].most / 2);
-        it.received(it.count() + few, 60 * second).await;
+        it.received(it.count() + few, PATIENCE).await;
         tokio::time::sleep(Duration::from_micros(rand::random::<u64>() % 20_000)).await;
         daemon.kill();
         // What the relays were given before they answer now; then the daemon is back.
@@ -257,7 +278,7 @@ async fn the_excess_of_a_mailing_is_shown_with_its_reason_and_released_or_delete
         "",
     );
     let mut daemon = home.start().await;
-    let patience = Duration::from_secs(60);
+    let patience = PATIENCE;
     submit(listen, "news@one.test", "the news", 40).await;
     submit(listen, "news@two.test", "the news", 42).await;
     relay.received(60, patience).await;
@@ -275,9 +296,18 @@ async fn the_excess_of_a_mailing_is_shown_with_its_reason_and_released_or_delete
         held.iter().all(|it| it["why"] == "mailing-limit"),
         "{held:?}"
     );
-    let mailings = items(&["mailings", "own", "--json"]);
-    let one = mailings.iter().find(|it| it["from"] == "news@one.test");
-    let one = one.expect("it is going on").clone();
+    let going_on = || {
+        let mailings = items(&["mailings", "own", "--json"]);
+        let mut found = mailings.into_iter();
+        found.find(|it| it["from"] == "news@one.test")
+    };
+    // The relay has a message before the daemon has noted that it has.
+    let pause = Duration::from_millis(50);
+    until("its thirty are done", pause, async || {
+        going_on().is_some_and(|it| it["done"] == 30)
+    })
+    .await;
+    let one = going_on().expect("it is going on");
     assert_eq!(
         (&one["done"], &one["held"]),
         (&30.into(), &10.into()),
@@ -294,7 +324,10 @@ async fn the_excess_of_a_mailing_is_shown_with_its_reason_and_released_or_delete
     relay.received(70, patience).await;
     assert_eq!(items(&["queue", "--held", "--json"]).len(), 12);
     items(&["delete", "--json", "--mailing", "the news", "--yes"]);
-    assert!(items(&["queue", "--json"]).is_empty());
+    until("nothing waits", pause, async || {
+        items(&["queue", "--json"]).is_empty()
+    })
+    .await;
     assert!(daemon.stop().await.success(), "{}", home.log());
     assert_eq!(relay.count(), 70);
 }

@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::client::{Client, message, stuff};
-use crate::daemon::{Daemon, Home, free_address};
+use crate::daemon::machine::need_descriptors;
+use crate::daemon::{Daemon, Home, PATIENCE, free_address};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -40,6 +41,7 @@ struct Measured {
 
 impl Measured {
     async fn start() -> Self {
+        need_descriptors(2_500);
         let listen = free_address();
         let nobody = free_address();
         let home = Home::new("", "");
@@ -86,7 +88,7 @@ impl Measured {
 
     /// Waits until it has no more descriptors than that: clients have left.
     async fn until_descriptors(&self, most: usize) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + PATIENCE;
         while self.descriptors() > most {
             let now = self.descriptors();
             assert!(Instant::now() < until, "{now} descriptors, not {most}");
@@ -154,7 +156,8 @@ async fn a_thousand_that_stop_in_the_middle_of_a_message_cost_what_is_bounded() 
     }
     let added = it.own().saturating_sub(start);
     // 32 MB of content for all of them, and the rest for each.
-    below("what 1,000 stuck messages add", added, 90 * MIB);
+    let limit = if is_release() { 90 } else { 110 };
+    below("what 1,000 stuck messages add", added, limit * MIB);
     let mail = message("a@app.test", "b@example.net", "small", "x");
     let mut next = Client::connect(it.listen).await;
     let answer = next.submit("a@app.test", &["b@example.net"], &mail).await;
@@ -228,7 +231,7 @@ async fn after_very_many_connections_it_has_no_more_than_before() {
         mib(after)
     );
     let grown = after.saturating_sub(before);
-    below("what they leave behind", grown, 2 * MIB);
+    below("what they leave behind", grown, 4 * MIB);
 }
 
 /// So many clients, 50 at a time; some leave politely, some in the middle of everything.

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,9 +13,7 @@ use tokio::time::Instant;
 
 use crate::certificates::Authority;
 use crate::client::{Client, message};
-use crate::daemon::{Home, free_address};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::daemon::{Home, PATIENCE, free_address};
 
 /// The provider; ends when it is dropped.
 struct Provider {
@@ -129,6 +127,18 @@ async fn submit(listen: std::net::SocketAddr, subject: &str) {
 }
 
 /// A login that is under way: what it printed until it waits.
+/// Kills it when this is not dropped in time: whoever reads from it gets the end.
+fn ended_when_late(child: &Child) -> mpsc::Sender<()> {
+    let pid = Pid::from_child(child);
+    let (ended, until) = mpsc::channel();
+    std::thread::spawn(move || {
+        if until.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            kill_process(pid, Signal::KILL).ok();
+        }
+    });
+    ended
+}
+
 fn begin_login(home: &Home) -> (Child, BufReader<std::process::ChildStdout>, String) {
     let mut login = home
         .cli_command()
@@ -139,16 +149,20 @@ fn begin_login(home: &Home) -> (Child, BufReader<std::process::ChildStdout>, Str
         .unwrap();
     let mut stdout = BufReader::new(login.stdout.take().unwrap());
     let mut text = String::new();
+    let ended = ended_when_late(&login);
     while !text.contains("Ctrl-C") {
         assert!(stdout.read_line(&mut text).unwrap() > 0, "it ended: {text}");
     }
+    drop(ended);
     (login, stdout, text)
 }
 
 fn log_in(home: &Home, provider: &Provider) -> String {
     let (mut login, mut stdout, mut text) = begin_login(home);
     provider.person("approve");
+    let ended = ended_when_late(&login);
     stdout.read_to_string(&mut text).unwrap();
+    drop(ended);
     assert!(login.wait().unwrap().success(), "{text}");
     text
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::daemon::{Home, free_address, relay_table};
+use crate::daemon::{Home, free_address, output, relay_table};
 use crate::relay::FakeRelay;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = crate::daemon::PATIENCE;
 
 /// A shell in a terminal of its own; it ends with the test.
 struct Terminal {
@@ -36,14 +36,12 @@ impl Terminal {
     }
 
     fn tmux(&self, words: &[&str]) -> String {
-        let output = Command::new("tmux")
-            .arg("-S")
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-S")
             .arg(&self.socket)
             .args(words)
-            .env("LC_ALL", "C.UTF-8")
-            .output()
-            .expect("tmux is missing");
-        String::from_utf8(output.stdout).unwrap()
+            .env("LC_ALL", "C.UTF-8");
+        String::from_utf8(output(&mut tmux).stdout).unwrap()
     }
 
     fn keys(&self, keys: &[&str]) {
@@ -71,6 +69,17 @@ impl Terminal {
             assert!(Instant::now() < end, "never: {what}\n{screen}");
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until the terminal shows no keys: a question stands there a moment earlier.
+    fn until_nothing_typed_is_shown(&self) {
+        let tty = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        self.until("-echo", |_| {
+            let mut stty = Command::new("stty");
+            let settings = output(stty.args(["-a", "-F", tty.trim()])).stdout;
+            let settings = String::from_utf8_lossy(&settings).into_owned();
+            settings.split([' ', ';', '\n']).any(|it| it == "-echo")
+        });
     }
 
     fn shows(&self, words: &str) -> String {
@@ -171,6 +180,7 @@ fn a_password_is_asked_for_without_being_shown_and_the_difference_is() {
         "{command} relay add own --server '[smtp.example.nl]:587' --username mailer; echo ended $?"
     ));
     terminal.until("a question", |it| it.to_lowercase().contains("password"));
+    terminal.until_nothing_typed_is_shown();
     terminal.types("correct horse");
     let screen = terminal.shows("ended 0");
     assert!(screen.contains("[relays.own]"), "the difference: {screen}");

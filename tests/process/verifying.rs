@@ -8,7 +8,7 @@ use crate::client::{Client, message};
 use crate::daemon::{Home, free_address};
 use crate::relay::{FakeRelay, Relay};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = crate::daemon::PATIENCE;
 
 fn home(own: &Relay) -> (Home, std::net::SocketAddr) {
     let listen = free_address();

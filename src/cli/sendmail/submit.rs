@@ -566,9 +566,10 @@ mod tests {
 
     #[test]
     fn with_nobody_there_the_caller_is_to_try_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        // Bound, so that nobody else gets it; and nobody listens.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
         let server = Server {
             addresses: vec![address],
             hostname: Domain::parse("app01.example.nl").unwrap(),

@@ -14,8 +14,9 @@ use crate::spool::{Lookup, Unreadable};
 use super::chosen::{PAGE, Pages};
 use super::{Answers, Trouble, bad_request, not_found, parse_address, parse_id};
 
-/// Octets of one piece of a content; base64 makes 64 KiB of them.
-const PIECE_BYTES: usize = 48 * 1024;
+/// Octets of one piece of a content; base64 makes 4 KiB of them. Many pieces may wait for
+/// a client that has stopped reading.
+const PIECE_BYTES: usize = 3 * 1024;
 
 impl Answers {
     pub(super) async fn queue(

@@ -164,7 +164,7 @@ async fn a_recorded_daemon() {
 /// were removed and large contents came and went. It is started again for each wave: that
 /// stores the ledger of limits, without which the log keeps what left.
 async fn load_until_all_took_part(state: &Path, penstock: &mut Harness, ledger: &Arc<Ledger>) {
-    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + crate::daemon::PATIENCE;
     loop {
         let load = Load::start(penstock.address(), CLIENTS, ledger);
         tokio::time::sleep(Duration::from_millis(400)).await;

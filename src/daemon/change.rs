@@ -1,23 +1,20 @@
-//! Changing what waits: by an administrator, by the directory, or because it waits too long.
+//! Changing what waits: by an administrator, or because a relay's trouble is over.
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::control::protocol::Action;
 use crate::mail::{
-    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Mailbox, Origin, Past, PastEvent,
-    QueueId, RecipientStatus, Rule, Stage, State,
+    Diagnostic, EnhancedStatus, Envelope, Hold, HoldReason, Origin, Past, PastEvent, QueueId,
+    RecipientStatus, Rule, Stage, State,
 };
 use crate::outcome::report::Item;
-use crate::outcome::settle::{at_once, overdue, released_from_hold};
-use crate::outcome::{Policy, Report, ReportKind};
-use crate::spool::{self, Filter, SpoolError, Waiting};
+use crate::outcome::settle::{at_once, released_from_hold};
+use crate::outcome::{Report, ReportKind};
+use crate::spool::{self, SpoolError, Waiting};
 
 use super::delivery::Delivery;
 use super::desk::{Change, Changed};
-
-/// Messages that are moved or warned of before the next plan.
-const STEP: usize = 200;
 
 impl Delivery {
     /// Does what an administrator wants done.
@@ -94,7 +91,12 @@ impl Delivery {
 
     /// A message that changes its relay takes with it how long the old one was paused:
     /// waiting for it counts no more on the new one than it did before.
-    fn moved(&mut self, before: &Envelope, mut next: Envelope, now: Timestamp) -> Envelope {
+    pub(super) fn moved(
+        &mut self,
+        before: &Envelope,
+        mut next: Envelope,
+        now: Timestamp,
+    ) -> Envelope {
         if next.relay != before.relay {
             let health = &self.book(&before.relay).health;
             next.first_failure = next.first_failure.map(|it| health.without_pauses(it, now));
@@ -108,91 +110,6 @@ impl Delivery {
             self.release.removed(&item, self.office.clock.moment());
         }
         self.waits_again(next);
-    }
-
-    /// Moves a few of the messages whose user has another relay in the directory by now.
-    pub(super) async fn follow_directory(&mut self) {
-        let Some((flow, relay)) = self.moves.first().cloned() else {
-            return;
-        };
-        let moved = self.follow(&flow, &relay).await;
-        match moved {
-            Ok(STEP..) => {}
-            Ok(_) => {
-                self.moves.pop_first();
-            }
-            Err(trouble) => {
-                warn!(%trouble, relay, "cannot move waiting mail to its new relay; it keeps the old one");
-                self.moves.pop_first();
-            }
-        }
-    }
-
-    /// Moves at most [`STEP`] messages of a flow; returns how many were moved.
-    async fn follow(&mut self, flow: &spool::FlowKey, relay: &str) -> Result<usize, SpoolError> {
-        let live = self.office.live.borrow().clone();
-        let filter = Filter {
-            relay: Some(flow.relay.clone()),
-            from: Mailbox::from_folded(&flow.user).ok(),
-            ..Filter::default()
-        };
-        let mut pairs = Vec::new();
-        let mut after = QueueId::MIN;
-        while pairs.len() < STEP {
-            let page = self.spool.list(&filter, after, STEP).await?;
-            for before in page.messages {
-                // Our own mail stays where we put it, unless that relay is gone.
-                let stranded = before.rule == Rule::Own
-                    && before.origin != Origin::Verification
-                    && !live.config.relays.contains_key(&before.relay);
-                let led = stranded || !matches!(before.rule, Rule::Own | Rule::Rerouted);
-                let route = self.route(&live, &before.from);
-                let Some(route) = route.filter(|it| it.relay == relay && it.relay != before.relay)
-                else {
-                    continue;
-                };
-                if !led
-                    || before.mailing.key != flow.mailing
-                    || self.sending.contains_key(&before.id)
-                {
-                    continue;
-                }
-                let mut next = before.clone();
-                next.relay = route.relay;
-                if !stranded {
-                    next.rule = route.rule;
-                }
-                next.remember(Past {
-                    at: self.office.clock.now(),
-                    event: PastEvent::Rerouted,
-                    recipient: None,
-                    said: None,
-                    note: format!(
-                        "follows the directory from {} to {}",
-                        before.relay, next.relay
-                    ),
-                    rule: Some(before.rule.clone()),
-                });
-                let next = self.moved(&before, next, self.office.clock.now());
-                pairs.push((before, next));
-            }
-            match page.next {
-                Some(next) => after = next,
-                None => break,
-            }
-        }
-        let changes = pairs.iter().map(|(_, next)| spool::Change {
-            envelope: next.clone(),
-            by: "penstock".to_owned(),
-            reports: Vec::new(),
-        });
-        self.spool.change(changes.collect()).await?;
-        let moved = pairs.len();
-        for (before, next) in pairs {
-            info!(queue_id = %next.id, from = before.relay, to = next.relay, "follows the directory to another relay");
-            self.replaced(&before, &next);
-        }
-        Ok(moved)
     }
 
     /// Lets messages go at once that stepped aside for a relay's trouble that is over.
@@ -234,65 +151,6 @@ impl Delivery {
         }
         for (before, next) in pairs {
             self.replaced(&before, &next);
-        }
-    }
-
-    /// Warns the senders of what waits too long for a relay that is paused.
-    pub(super) async fn warn_of_delay(&mut self, relay: &str) {
-        let after = self.warned_up_to(relay).unwrap_or(QueueId::MIN);
-        let filter = Filter {
-            relay: Some(relay.to_owned()),
-            ..Filter::default()
-        };
-        let page = match self.spool.list(&filter, after, STEP).await {
-            Ok(page) => page,
-            Err(trouble) => {
-                warn!(%trouble, relay, "cannot read what waits too long");
-                return;
-            }
-        };
-        *self.warned_up_to(relay) = page.next;
-        let live = self.office.live.borrow().clone();
-        let now = self.office.clock.now();
-        let health = self.book(relay).health.clone();
-        let rules = self.office.rules.borrow().clone();
-        let policy = Policy {
-            retry: &live.config.retry,
-            rules: &rules,
-            health: &health,
-        };
-        for before in page.messages {
-            if self.sending.contains_key(&before.id) {
-                continue;
-            }
-            let Some((next, report)) = overdue(&before, &policy, now) else {
-                continue;
-            };
-            let reports: Vec<Report> = report.into_iter().collect();
-            let gives_up = health.gives_up(&next, &live.config.retry, now);
-            let written = async {
-                let office = &self.office;
-                let reports = office
-                    .compose(&self.spool, &next, &reports, gives_up, now)
-                    .await?;
-                let told: Vec<Envelope> = reports.iter().map(|it| it.0.clone()).collect();
-                let by = "penstock".to_owned();
-                let change = spool::Change {
-                    envelope: next.clone(),
-                    by,
-                    reports,
-                };
-                self.spool.change(vec![change]).await?;
-                Ok::<_, SpoolError>(told)
-            };
-            match written.await {
-                Ok(told) => {
-                    for report in &told {
-                        self.waits_again(report);
-                    }
-                }
-                Err(trouble) => warn!(queue_id = %before.id, %trouble, "cannot warn of a delay"),
-            }
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::verify::Verification;
 use super::alarm::Alarm;
 use super::alarms::Kind;
 use super::desk::{Desk, Event};
+use super::following::Following;
 use super::lifecycle::Phase;
 use super::status::Facts;
 use super::transaction::Office;
@@ -58,16 +59,20 @@ pub struct Delivery {
     pub(super) release: Release,
     pub(super) relays: BTreeMap<String, RelayBook>,
     pub(super) sending: HashMap<QueueId, Sending>,
-    /// Flows whose route changed, and the relay that they follow.
-    pub(super) moves: BTreeSet<(FlowKey, String)>,
+    /// Flows whose route changed.
+    pub(super) moves: BTreeSet<FlowKey>,
+    /// Those whose messages are being moved.
+    pub(super) following: Option<Following>,
+    /// No others are moved before.
+    pub(super) follow_from: Instant,
     /// The configuration that everything here goes by: plans and transactions never mix
     /// two of them.
     pub(super) live: Arc<Live>,
-    desk: Desk,
+    pub(super) desk: Desk,
     events: mpsc::Receiver<Event>,
     pub(super) facts: Arc<Facts>,
     disk_pause: Option<Instant>,
-    next_round: Instant,
+    pub(super) next_round: Instant,
     pub(super) rebuilding: bool,
     ledger_lost: bool,
     /// What is to be mailed to the administrator.
@@ -122,6 +127,8 @@ impl Delivery {
             relays,
             sending: HashMap::new(),
             moves: BTreeSet::new(),
+            following: None,
+            follow_from: Instant::now(),
             live,
             desk,
             events,
@@ -218,7 +225,7 @@ impl Delivery {
         }
         self.missed().await;
         self.mail_alarms().await;
-        self.follow_directory().await;
+        self.follow_directory();
         self.fetch_retries().await;
         if Instant::now() >= self.next_round {
             self.next_round = Instant::now() + ROUND;
@@ -272,7 +279,6 @@ impl Delivery {
         }
         match self.disk_pause {
             Some(until) => wake.max(until),
-            None if !self.moves.is_empty() => Instant::now(),
             None => wake,
         }
     }
@@ -289,7 +295,13 @@ impl Delivery {
             }
             Event::Ended(ended) => self.ended(*ended).await,
             // Noticed before the next plan.
-            Event::Reloaded => {}
+            Event::Reloaded | Event::Looked => {}
+            Event::Found(found, done) => {
+                if self.found(found).await {
+                    // It ends when we stop.
+                    done.send(()).ok();
+                }
+            }
             Event::Change(change) => self.change(change).await,
             Event::HoldForHint(messages) => self.hold_for_hint(messages).await,
             Event::Situations(messages, answer) => {
@@ -412,7 +424,7 @@ impl Delivery {
             .map(|(relay, _)| relay.clone())
             .collect();
         for relay in late {
-            self.warn_of_delay(&relay).await;
+            self.warn_of_delay(&relay);
         }
     }
 

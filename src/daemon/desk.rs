@@ -17,6 +17,7 @@ use crate::mail::{Envelope, QueueId};
 use crate::spool::{FlowKey, FlowSummary, Waiting};
 use crate::verify::TokenHash;
 
+use super::look::Found;
 use super::transaction::Ended;
 use super::verifying::{Confirmed, NoTest, Unconfirmed, Verifying};
 
@@ -37,6 +38,11 @@ pub enum Event {
     Change(Change),
     /// A look found that these are to be held, and why.
     HoldForHint(Vec<(QueueId, String)>),
+    /// A look through what waits found these; it goes on when it is told to, and ends when
+    /// this is dropped.
+    Found(Found, oneshot::Sender<()>),
+    /// A look through what waits is over.
+    Looked,
     /// Why messages wait, in the order of the question.
     Situations(Vec<Envelope>, oneshot::Sender<Vec<Situation>>),
     /// How the relays are: all of them, or the one with this name.

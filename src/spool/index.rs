@@ -40,6 +40,7 @@ pub use entry::Entry;
 use entry::Status;
 use flows::Flows;
 use keys::{flow_key, message_key, turn_key};
+pub use questions::RetryPlace;
 pub use wanted::Wanted;
 
 /// Raised when the format of keys or values changes: the old index is deleted then.

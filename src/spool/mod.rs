@@ -69,6 +69,7 @@ use record::{FinalDot, Kind, Note, Record};
 pub use change::{Change, Lease, Leased, LedgerEvent, Recovered, Released, Settled};
 pub use content::{Content, ContentReader, ContentWriter};
 pub use error::SpoolError;
+pub use index::RetryPlace;
 pub use offline::Offline;
 pub use query::{
     Filter, Finished, Lookup, Page, Rebuilding, RelayCounts, SpoolStatus, StateFilter, Unreadable,
@@ -412,17 +413,21 @@ impl Spool {
     }
 
     /// Messages of a relay whose next attempt is due by then, the earliest first; so many
-    /// of one flow at most, or a mailing that failed as a whole would hide all others.
+    /// of one flow at most, or a mailing that failed as a whole would hide all others. So
+    /// many are looked at and no more: the next look goes on after the place that comes
+    /// with them, or from the beginning when there is none.
     pub async fn retries_due(
         &self,
         relay: &str,
         until: Timestamp,
+        after: Option<RetryPlace>,
         limit: usize,
         per_flow: usize,
-    ) -> Result<Vec<Waiting>, SpoolError> {
+    ) -> Result<(Vec<Waiting>, Option<RetryPlace>), SpoolError> {
         let relay = relay.to_owned();
         let times = Timestamp::MIN..=until;
-        let ask = move |index: &Index| index.retries(&relay, times, limit, per_flow);
+        let ask =
+            move |index: &Index| index.retries(&relay, times, after.as_ref(), limit, per_flow);
         self.ask(move |index| ask(index).map_err(index_error)).await
     }
 
@@ -437,14 +442,15 @@ impl Spool {
     ) -> Result<Vec<Waiting>, SpoolError> {
         let relay = relay.to_owned();
         let times = from..=Timestamp::MAX;
-        let ask = move |index: &Index| index.retries(&relay, times, limit, per_flow);
-        self.ask(move |index| ask(index).map_err(index_error)).await
+        let ask = move |index: &Index| index.retries(&relay, times, None, limit, per_flow);
+        let found = self.ask(move |index| ask(index).map_err(index_error));
+        Ok(found.await?.0)
     }
 
     /// When the next attempt of a relay is due, if any waits for one.
     pub async fn next_retry(&self, relay: &str) -> Result<Option<Timestamp>, SpoolError> {
-        let due = self.retries_due(relay, Timestamp::MAX, 1, 1).await?;
-        Ok(due.first().and_then(|it| it.not_before))
+        let due = self.retries_due(relay, Timestamp::MAX, None, 1, 1);
+        Ok(due.await?.0.first().and_then(|it| it.not_before))
     }
 
     /// Messages that a filter means, after one, in order of acceptance.
@@ -458,6 +464,25 @@ impl Spool {
         self.walk(after, limit, move |engine, index, after, limit| {
             let wanted = Wanted::Filter(&filter);
             engine.search(index, &wanted, after, limit, |it| filter.matches(it))
+        })
+        .await
+    }
+
+    /// One step of the same: looks at some thousand messages at most, so that whoever asks
+    /// can stop before the end, and gives those of them that are kept. Every message that
+    /// the filter means is shown to `keep`, in order, on another thread.
+    pub async fn look(
+        &self,
+        filter: &Filter,
+        after: QueueId,
+        limit: usize,
+        keep: Arc<dyn Fn(&Envelope) -> bool + Send + Sync>,
+    ) -> Result<Page, SpoolError> {
+        let filter = filter.clone();
+        self.step(after, limit, move |engine, index, after, limit| {
+            let wanted = Wanted::Filter(&filter);
+            let kept = |it: &Envelope| filter.matches(it) && keep(it);
+            engine.search(index, &wanted, after, limit, kept)
         })
         .await
     }

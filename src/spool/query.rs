@@ -1,6 +1,7 @@
 //! Questions to the spool, and what it says about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -21,6 +22,8 @@ pub struct Filter {
     pub to_domain: Option<String>,
     /// By this relay.
     pub relay: Option<String>,
+    /// Of any of these flows.
+    pub flows: Option<Arc<HashSet<FlowKey>>>,
     /// Of the mailing with this key, or with this text in its label.
     pub mailing: Option<String>,
     /// In this state.
@@ -70,6 +73,10 @@ impl Filter {
                 .as_ref()
                 .is_none_or(|it| to(&|other| domain(other, it)))
             && self.relay.as_ref().is_none_or(|it| *it == envelope.relay)
+            && self
+                .flows
+                .as_ref()
+                .is_none_or(|it| it.contains(&FlowKey::of(envelope)))
             && self.mailing.as_ref().is_none_or(|it| {
                 *it == envelope.mailing.key
                     || envelope

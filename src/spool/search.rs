@@ -47,20 +47,30 @@ impl Spool {
             && whole.messages.len() < limit
         {
             let left = limit - whole.messages.len();
-            self.until_complete().await?;
-            let (engine, step) = (self.0.clone(), step.clone());
-            let page = self.0.runtime.spawn_blocking(move || {
-                let walking = engine.clone();
-                let step = move || walking.answer(|index| step(&walking, index, after, left));
-                let page = engine.walker.run(step);
-                page.unwrap_or(Err(SpoolError::Closed))
-            });
-            let page = page.await.unwrap_or(Err(SpoolError::Closed))?;
+            let page = self.step(after, left, step.clone()).await?;
             whole.messages.extend(page.messages);
             whole.unreadable.extend(page.unreadable);
             whole.next = page.next;
         }
         Ok(whole)
+    }
+
+    /// One step of a walk.
+    pub(super) async fn step(
+        &self,
+        after: QueueId,
+        limit: usize,
+        step: impl Fn(&Engine, &Index, QueueId, usize) -> Result<Page, SpoolError> + Send + 'static,
+    ) -> Result<Page, SpoolError> {
+        self.until_complete().await?;
+        let engine = self.0.clone();
+        let page = self.0.runtime.spawn_blocking(move || {
+            let walking = engine.clone();
+            let step = move || walking.answer(|index| step(&walking, index, after, limit));
+            let page = engine.walker.run(step);
+            page.unwrap_or(Err(SpoolError::Closed))
+        });
+        page.await.unwrap_or(Err(SpoolError::Closed))
     }
 }
 

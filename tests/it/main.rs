@@ -29,6 +29,7 @@ mod hints;
 mod hostile;
 mod layers;
 mod limits;
+mod looks;
 mod newcomers;
 mod oauth;
 mod pages;

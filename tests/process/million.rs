@@ -262,7 +262,7 @@ async fn ask(state: &Path) {
         let began = Instant::now();
         let relay = format!("r{number}");
         spool
-            .retries_due(&relay, Timestamp::MAX, 500, 500)
+            .retries_due(&relay, Timestamp::MAX, None, 500, 500)
             .await
             .unwrap();
         retries.push(began.elapsed());

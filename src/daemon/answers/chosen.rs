@@ -112,6 +112,7 @@ fn coarse(filter: &Filter, is_relay: &dyn Fn(&str) -> bool, now: Timestamp) -> s
     };
     spool::Filter {
         relay: plain(&filter.relay).filter(|it| is_relay(it)),
+        flows: None,
         state: match filter.state {
             Some(MessageState::Held) => Some(StateFilter::Held),
             Some(MessageState::Deferred) => Some(StateFilter::Deferred),

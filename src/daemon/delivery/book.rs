@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use crate::mail::QueueId;
 use crate::outcome::{self, Cause, Health};
+use crate::spool::RetryPlace;
 use crate::verify::{self, Verification};
 
 use crate::daemon::alarm::{Alarm, AlarmError};
 use crate::daemon::alarms::Kind;
+use crate::daemon::overdue::Warned;
 
 use super::Delivery;
 use super::dispatch::PROBE_PATIENCE;
@@ -39,18 +40,15 @@ pub(in crate::daemon) struct RelayBook {
     pub(super) next_retry: Option<Timestamp>,
     /// Since when something may leave for it and nothing does (uptime).
     pub(super) idle_since: Option<Duration>,
-    /// Its delay warnings were given up to this message in the present round.
-    pub(super) warned_up_to: Option<QueueId>,
+    /// Where the last look for due retries ended, if there are more.
+    pub(super) retries_seen: Option<RetryPlace>,
+    /// Whose senders were told that they wait.
+    pub(in crate::daemon) warned: Warned,
 }
 
 impl Delivery {
     pub(in crate::daemon) fn book(&mut self, relay: &str) -> &mut RelayBook {
         self.relays.entry(relay.to_owned()).or_default()
-    }
-
-    /// Where the warnings of a relay's round stopped.
-    pub(in crate::daemon) fn warned_up_to(&mut self, relay: &str) -> &mut Option<QueueId> {
-        &mut self.book(relay).warned_up_to
     }
 
     /// A relay was paused, resumed, or its next probe moved: say so and remember it.

@@ -45,7 +45,7 @@ impl Delivery {
                 && let Some(route) = self.route(&live, &from)
                 && route.relay != flow.relay
             {
-                self.moves.insert((flow, route.relay));
+                self.moves.insert(flow);
             }
         }
     }
@@ -161,22 +161,26 @@ impl Delivery {
             .collect();
         for relay in due {
             let room = self.release.retry_room(&relay);
+            // Those that the release knows already come again with every look from the
+            // beginning: a long line is gone through to its end first.
+            let after = self.book(&relay).retries_seen.take();
             let spool = &self.spool;
             let items = match room {
-                0 => Ok(Vec::new()),
+                0 => Ok((Vec::new(), after)),
                 _ => {
                     spool
-                        .retries_due(&relay, now.wall, room, FLOW_RETRIES)
+                        .retries_due(&relay, now.wall, after, room, FLOW_RETRIES)
                         .await
                 }
             };
             let next = spool.next_retry(&relay).await;
             let again = now.wall.checked_add(RETRY_AGAIN).unwrap_or(Timestamp::MAX);
             match (items, next) {
-                (Ok(items), Ok(next)) => {
+                (Ok((items, seen)), Ok(next)) => {
                     for item in &items {
                         self.release.waiting(item, now);
                     }
+                    self.book(&relay).retries_seen = seen;
                     self.book(&relay).next_retry = next.map(|at| match at <= now.wall {
                         true => again,
                         false => at,

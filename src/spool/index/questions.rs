@@ -1,7 +1,7 @@
 //! The questions that the index answers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::{Bound, ControlFlow, RangeInclusive};
 
 use jiff::Timestamp;
 
@@ -15,8 +15,12 @@ use crate::mail::QueueId;
 
 /// Entries that one step of a walk looks at: some ten milliseconds. Tests step often.
 const STEP_ENTRIES: usize = if cfg!(test) { 3 } else { 20_000 };
-/// Due retries looked at for one question: time on the thread that asks.
-const RETRIES_LOOKED_AT: usize = 50_000;
+/// Due retries looked at for one question: time on the thread that asks. Tests have few.
+const RETRIES_LOOKED_AT: usize = if cfg!(test) { 100 } else { 50_000 };
+
+/// A place among the retries of a relay, in order of time: where a look ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPlace(Vec<u8>);
 
 impl Index {
     /// What is known of a message.
@@ -70,37 +74,46 @@ impl Index {
     }
 
     /// Messages of a relay whose next attempt is due by then, the earliest first, so many
-    /// of one flow at most.
+    /// of one flow at most; and where to go on, when there may be more.
     pub fn retries(
         &self,
         relay: &str,
         times: RangeInclusive<Timestamp>,
+        after: Option<&RetryPlace>,
         limit: usize,
         per_flow: usize,
-    ) -> Result<Vec<Waiting>, IndexError> {
+    ) -> Result<(Vec<Waiting>, Option<RetryPlace>), IndexError> {
         let (from, until) = times.into_inner();
         let first = retry_key(relay, from.as_millisecond(), 0);
         let last = retry_key(relay, until.as_millisecond(), u64::MAX);
         let mut found = Vec::new();
         let mut of_flow: HashMap<u32, usize> = HashMap::new();
-        for read in self.db.range(first..=last).take(RETRIES_LOOKED_AT) {
-            if found.len() >= limit {
-                break;
-            }
+        let begin = match after {
+            Some(RetryPlace(key)) if *key >= first => Bound::Excluded(key.clone()),
+            _ => Bound::Included(first),
+        };
+        if after.is_some_and(|it| it.0 >= last) {
+            return Ok((found, None));
+        }
+        let range = self.db.range((begin, Bound::Included(last)));
+        for (looked_at, read) in range.enumerate() {
             let (name, octets) = read?;
+            let is_enough = looked_at + 1 >= RETRIES_LOOKED_AT;
             let entry = Entry::decode(&octets).ok_or_else(|| broken("entry"))?;
             let taken = of_flow.entry(entry.flow).or_default();
-            if *taken >= per_flow {
-                continue;
-            }
             *taken += 1;
-            let key = self.state().flows.get(entry.flow).map(|it| it.key.clone());
-            // Two relays whose names hash alike share a range.
-            if let Some(key) = key.filter(|it| it.relay == relay) {
-                found.push(entry.waiting(id_at(&name, 17)?, &key));
+            if *taken <= per_flow {
+                let key = self.state().flows.get(entry.flow).map(|it| it.key.clone());
+                // Two relays whose names hash alike share a range.
+                if let Some(key) = key.filter(|it| it.relay == relay) {
+                    found.push(entry.waiting(id_at(&name, 17)?, &key));
+                }
+            }
+            if is_enough || found.len() >= limit {
+                return Ok((found, Some(RetryPlace(name.to_vec()))));
             }
         }
-        Ok(found)
+        Ok((found, None))
     }
 
     /// Shows the entries after a message that a filter or a look-up may mean, in order,

@@ -21,11 +21,13 @@ impl Wanted<'_> {
             return None;
         };
         let (relay, from) = (&filter.relay, filter.from.as_ref().map(|it| it.folded()));
-        if relay.is_none() && from.is_none() {
+        if relay.is_none() && from.is_none() && filter.flows.is_none() {
             return None;
         }
+        let of_these = |key| filter.flows.as_ref().is_none_or(|it| it.contains(key));
         let meant = flows.iter().filter(|(_, flow)| {
-            relay.as_ref().is_none_or(|it| *it == flow.key.relay)
+            of_these(&flow.key)
+                && relay.as_ref().is_none_or(|it| *it == flow.key.relay)
                 && from.as_ref().is_none_or(|it| *it == flow.key.user)
         });
         Some(meant.map(|it| it.0).collect())

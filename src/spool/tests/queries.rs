@@ -44,9 +44,10 @@ async fn flows_count_what_waits_and_answer_in_order() {
     assert_eq!(spool.next_retry("own").await.unwrap(), Some(later));
     assert_eq!(spool.next_retry("other").await.unwrap(), None);
     let before = later - jiff::SignedDuration::from_millis(1);
-    assert_eq!(spool.retries_due("own", before, 9, 9).await.unwrap(), []);
-    let due = spool.retries_due("own", later, 9, 9).await.unwrap();
-    assert_eq!(due, [Waiting::of(&deferred).unwrap()]);
+    let due = spool.retries_due("own", before, None, 9, 9).await.unwrap();
+    assert_eq!(due, (vec![], None));
+    let due = spool.retries_due("own", later, None, 9, 9).await.unwrap();
+    assert_eq!(due, (vec![Waiting::of(&deferred).unwrap()], None));
 
     // Another relay is another flow, and the old one loses it.
     let mut moved = deferred.clone();
@@ -284,8 +285,50 @@ async fn a_mailing_that_failed_as_a_whole_does_not_hide_one_retry_behind_it() {
     });
     spool.change(changes.collect()).await.unwrap();
     let late = due + jiff::SignedDuration::from_secs(9);
-    let found = spool.retries_due("own", late, 20, 10).await.unwrap();
+    let found = spool
+        .retries_due("own", late, None, 20, 10)
+        .await
+        .unwrap()
+        .0;
     let users: Vec<_> = found.iter().map(|it| it.flow.user.as_str()).collect();
     assert_eq!(found.len(), 11);
     assert_eq!(users.last(), Some(&"eve@example.org"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_behind_more_than_one_look_takes_in_is_found_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let due = moment().wall;
+    let mut all = Vec::new();
+    // One look of a test takes in 100.
+    for (from, count) in [("ann@example.org", 210), ("eve@example.org", 1)] {
+        for _ in 0..count {
+            let mut deferred = envelope(spool.next_id(), from, &["bob@example.net"]);
+            deferred.state = State::Waiting {
+                not_before: Some(due + jiff::SignedDuration::from_millis(all.len() as i64)),
+            };
+            all.push(deferred);
+        }
+    }
+    let last = all.last().unwrap().id;
+    let messages = all.into_iter().map(|it| (it, content(last, 20).into()));
+    spool.commit_all(messages.collect()).await.unwrap();
+    let late = due + jiff::SignedDuration::from_secs(9);
+    let mut looks = Vec::new();
+    let mut after = None;
+    loop {
+        let (found, next) = spool.retries_due("own", late, after, 50, 10).await.unwrap();
+        looks.push(found.len());
+        if found.iter().any(|it| it.id == last) {
+            break;
+        }
+        after = Some(next.expect("there is more"));
+    }
+    assert_eq!(looks, [10, 10, 11]);
+
+    // Those that were handed out already do not stand in the way of the others.
+    let (first, place) = spool.retries_due("own", late, None, 5, 10).await.unwrap();
+    let (second, _) = spool.retries_due("own", late, place, 5, 10).await.unwrap();
+    assert!(first.iter().all(|it| !second.contains(it)));
 }

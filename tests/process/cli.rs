@@ -217,7 +217,7 @@ async fn a_filter_is_said_once_and_reaches_the_daemon() {
     let output = daemon
         .run(&words.split_whitespace().collect::<Vec<_>>())
         .await;
-    assert_eq!(out(&output), "nothing waits\n");
+    assert_eq!(out(&output), "no message matches\n");
     assert_eq!(
         serde_json::to_string(&daemon.heard()[0]).unwrap(),
         r#"{"queue":{"filter":{"ids":["1k9xw3q5g0000"],"user":"erp","from":"@uwdomein.nl","to":"bob@example.net","relay":"own","mailing":"Vac*","state":"held","older_than_seconds":7200,"larger_than_bytes":1000000,"error":"5.7.1"},"limit":5}}"#

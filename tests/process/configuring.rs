@@ -195,7 +195,11 @@ fn a_mistake_changes_nothing_and_says_file_line_key_and_remedy() {
         &["relay", "set", "own", "--tls", "sure"],
         "relays.own.tls\n  \"sure\" is not one of",
     );
-    home.refused(78, &["relay", "remove", "own"], "there is no relay \"own\"");
+    home.refused(
+        78,
+        &["relay", "remove", "own"],
+        "name relay own: jan@example.nl\nfirst: penstock user set jan@example.nl --relay OTHER",
+    );
     home.refused(
         78,
         &["user", "add", "x@example.nl", "--relay", "onw"],

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -183,9 +184,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => match enter(&crowd, &stream) {
-                Some((place, peer)) => {
+                Some((place, who)) => {
                     let requests = requests.clone();
-                    connections.spawn(attend(stream, place, peer, requests));
+                    connections.spawn(attend(stream, place, who, requests));
                 }
                 None => say(&stream, true, "too many control connections; try again"),
             },
@@ -206,10 +207,9 @@ pub async fn serve(
 }
 
 /// A place for whoever is at the other end; none: there is none, or nobody is there.
-fn enter(crowd: &Arc<Crowd>, stream: &UnixStream) -> Option<(Place, Peer)> {
+fn enter(crowd: &Arc<Crowd>, stream: &UnixStream) -> Option<(Place, UCred)> {
     let who = stream.peer_cred().ok()?;
-    let place = crowd.enter(who.uid())?;
-    Some((place, Peer::new(who.uid(), who.gid(), who.pid())))
+    Some((crowd.enter(who.uid())?, who))
 }
 
 /// Says why this is the end, without waiting for the client to listen.
@@ -228,12 +228,14 @@ fn say(stream: &UnixStream, greet: bool, why: &str) {
 async fn attend(
     mut stream: UnixStream,
     place: Place,
-    peer: Peer,
+    who: UCred,
     requests: mpsc::Sender<(Request, Responder)>,
 ) {
     let mut asked = false;
     let ended = tokio::select! {
-        ended = converse(&mut stream, &place, peer, requests, &mut asked) => Some(ended),
+        // Nobody is sent away without a greeting.
+        biased;
+        ended = converse(&mut stream, &place, who, requests, &mut asked) => Some(ended),
         () = place.asked_to_leave() => None,
     };
     match ended {
@@ -254,7 +256,7 @@ async fn attend(
 async fn converse(
     stream: &mut UnixStream,
     place: &Place,
-    peer: Peer,
+    who: UCred,
     requests: mpsc::Sender<(Request, Responder)>,
     asked: &mut bool,
 ) -> io::Result<()> {
@@ -272,6 +274,7 @@ async fn converse(
     };
     *asked = true;
     place.now(Doing::Waiting);
+    let peer = Peer::new(who.uid(), who.gid(), who.pid());
     log(&request, &peer);
     let (responder, mut lines) = Responder::new(peer);
     if requests

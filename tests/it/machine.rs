@@ -54,12 +54,9 @@ pub fn need_descriptors(needed: u64) {
     );
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end, with the standard input that it was given.
 pub fn output(command: &mut Command) -> Output {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn();
     ended(child.unwrap_or_else(|error| panic!("{command:?}: {error}; .ci/run installs it")))
 }

@@ -126,7 +126,6 @@ async fn submit(listen: std::net::SocketAddr, subject: &str) {
     answer.await.expect_code(250);
 }
 
-/// A login that is under way: what it printed until it waits.
 /// Kills it when this is not dropped in time: whoever reads from it gets the end.
 fn ended_when_late(child: &Child) -> mpsc::Sender<()> {
     let pid = Pid::from_child(child);
@@ -139,6 +138,7 @@ fn ended_when_late(child: &Child) -> mpsc::Sender<()> {
     ended
 }
 
+/// A login that is under way: what it printed until it waits.
 fn begin_login(home: &Home) -> (Child, BufReader<std::process::ChildStdout>, String) {
     let mut login = home
         .cli_command()
@@ -151,7 +151,9 @@ fn begin_login(home: &Home) -> (Child, BufReader<std::process::ChildStdout>, Str
     let mut text = String::new();
     let ended = ended_when_late(&login);
     while !text.contains("Ctrl-C") {
-        assert!(stdout.read_line(&mut text).unwrap() > 0, "it ended: {text}");
+        if stdout.read_line(&mut text).unwrap() == 0 {
+            panic!("it ended: {text}{:?}", login.wait_with_output());
+        }
     }
     drop(ended);
     (login, stdout, text)

@@ -52,7 +52,8 @@ class Tokens(http.server.BaseHTTPRequestHandler):
         self.answer(status, told)
 
     def device(self, form):
-        assert form == {"client_id": "app & 1", "scope": "mail offline+access"}, form
+        # A client that has a secret shows it here, too (RFC 8628 section 3.1).
+        assert form == {"client_id": "app & 1", "client_secret": "app%s3cr3t", "scope": "mail offline+access"}, form
         return 200, {"device_code": "dev-s3cr3t", "user_code": "WDJB-MJHT", "expires_in": 600, "interval": 1,
                      "verification_uri": "https://login.example.nl/device"}
 

@@ -259,6 +259,10 @@ impl Delivery {
 
     /// When there is something to do although nothing happens.
     fn wake_at(&self) -> Instant {
+        // Until the index answers nothing is done, and no round of it: what is due stays due.
+        if self.rebuilding || !self.spool.is_complete() {
+            return Instant::now() + DISK_PAUSE;
+        }
         let now = self.office.clock.moment();
         let mut wake = self.next_round;
         if let Some(uptime) = self.release.wake_at() {
@@ -273,9 +277,6 @@ impl Delivery {
         for at in times.flatten().filter(|at| *at > now.wall) {
             let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or(Duration::ZERO);
             wake = wake.min(Instant::now() + left);
-        }
-        if self.rebuilding || !self.spool.is_complete() {
-            wake = wake.min(Instant::now() + DISK_PAUSE);
         }
         match self.disk_pause {
             Some(until) => wake.max(until),

@@ -149,10 +149,19 @@ impl Delivery {
             };
             let reports: Vec<Report> = report.into_iter().collect();
             let gives_up = health.gives_up(&next, &live.config.retry, now);
-            let reports = self
+            let composed = self
                 .office
                 .compose(&self.spool, &next, &reports, gives_up, now)
-                .await?;
+                .await;
+            let reports = match composed {
+                Ok(reports) => reports,
+                Err(trouble) if trouble.is_of_index() => return Err(trouble),
+                // One message must not keep the warnings of all others back.
+                Err(trouble) => {
+                    warn!(queue_id = %id, %trouble, "cannot warn of a delay");
+                    continue;
+                }
+            };
             told.extend(reports.iter().map(|it| it.0.clone()));
             changes.push(spool::Change {
                 envelope: next,

@@ -91,7 +91,8 @@ impl Store {
         let missing = !root.exists();
         make_directory(root)?;
         if is_ours_alone(root) {
-            close_to_others(root)?;
+            // Administrators may reach a control socket in it, and see nothing else.
+            close_to_others(root, 0o711)?;
         }
         if missing && let Some(parent) = root.parent() {
             // Best effort: the parent is not ours, and may not even be readable.
@@ -99,11 +100,11 @@ impl Store {
         }
         for name in [LOG, LARGE, HISTORY, CORRUPT] {
             make_directory(&root.join(name))?;
-            close_to_others(&root.join(name))?;
+            close_to_others(&root.join(name), 0o700)?;
         }
         // sled would make it, and its files, for everybody to read.
         if root.join(INDEX).is_dir() {
-            close_to_others(&root.join(INDEX))?;
+            close_to_others(&root.join(INDEX), 0o700)?;
         }
         sync_directory(root)?;
         let path = root.join(LOCK);
@@ -510,19 +511,21 @@ fn make_directory(path: &Path) -> Result<(), SpoolError> {
 /// Whether a state directory is a spool or empty: of one that has other things in it, as
 /// `/srv` or `/tmp`, only what is ours is closed.
 fn is_ours_alone(root: &Path) -> bool {
-    root.join(LOG).is_dir() || fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
+    (root.join(LOG).is_dir() && root.join(LOCK).is_file())
+        || fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Takes a directory that exists from everybody but its owner.
-fn close_to_others(path: &Path) -> Result<(), SpoolError> {
+/// Leaves a directory that exists with those of the rights that are allowed.
+fn close_to_others(path: &Path, allowed: u32) -> Result<(), SpoolError> {
     let facts = fs::metadata(path).map_err(|it| SpoolError::io("look at", path, it))?;
-    if facts.mode() & 0o077 == 0 {
+    if facts.mode() & 0o777 & !allowed == 0 {
         return Ok(());
     }
     let mode = format!("{:04o}", facts.mode() & 0o7777);
-    match fs::set_permissions(path, Permissions::from_mode(0o700)) {
+    let less = facts.mode() & allowed;
+    match fs::set_permissions(path, Permissions::from_mode(less)) {
         Ok(()) => {
-            tracing::warn!(path = %path.display(), mode, "others could look into this directory of the spool; its mode is 0700 now");
+            tracing::warn!(path = %path.display(), mode, now = format!("{less:04o}"), "others could look into this directory of the spool");
         }
         // It belongs to somebody else; what stands in it is in directories of our own.
         Err(error) => {

@@ -23,7 +23,7 @@ async fn a_state_directory_that_others_could_look_into_is_closed_to_them() {
         spool.accept("ann@example.org", 300).await;
         spool.until_complete().await.unwrap();
         spool.close().await.unwrap();
-        assert_eq!(mode(directory.path()), 0o700);
+        assert_eq!(mode(directory.path()), 0o711);
         for entry in fs::read_dir(directory.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {

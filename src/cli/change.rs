@@ -11,7 +11,7 @@ use clap::Args;
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::filter::{self, FilterArgs};
-use super::screen::{Look, Tone};
+use super::screen::Look;
 use super::words::{count, size};
 use crate::control::protocol::{Action, ChangeReport, ChangeRequest, Item, Request};
 
@@ -97,7 +97,7 @@ pub fn change(
         match found == 0 && !context.screen.look.json {
             true => {
                 let words = filter::none_matches(context, &request.filter);
-                context.screen.line(words)?;
+                context.screen.say(&words)?;
             }
             false => say(context, &action, &preview)?,
         }
@@ -138,7 +138,7 @@ fn run(context: &Context, request: &ChangeRequest) -> Result<ChangeReport, Troub
 /// Asks the person at the terminal; nobody there, nothing done.
 fn ask(context: &mut Context, action: &Action, preview: &ChangeReport) -> Outcome {
     let look = &context.screen.look;
-    let what = sentence(look, action, preview);
+    let what = said(look, action, preview);
     if look.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Trouble::usage(format!(
             "{what}\nnothing done; say --yes to do it"
@@ -161,11 +161,21 @@ fn say(context: &mut Context, action: &Action, report: &ChangeReport) -> Outcome
     if screen.look.json {
         return Ok(screen.json(report)?);
     }
-    let text = match report.messages {
+    let text = said(&screen.look, action, report);
+    Ok(screen.say(&text)?)
+}
+
+/// What was done, or would be, and on lines of their own the relays by which nothing
+/// leaves, whatever is done to its mail.
+fn said(look: &Look, action: &Action, report: &ChangeReport) -> String {
+    let mut text = match report.messages {
         0 => nothing(action, report),
-        _ => sentence(&screen.look, action, report),
+        _ => sentence(look, action, report),
     };
-    Ok(screen.line(text)?)
+    for relay in &report.paused {
+        text += &format!("\nrelay {relay} is paused: penstock relay resume {relay}");
+    }
+    text
 }
 
 /// What a message is that needs no change.
@@ -197,7 +207,6 @@ fn nothing(action: &Action, report: &ChangeReport) -> String {
             count(report.sending, one, many)
         ));
     }
-    why.extend(paused(report));
     match why.is_empty() {
         true => "no message matches".into(),
         false => format!("nothing done: {}", why.join("; ")),
@@ -238,12 +247,12 @@ fn sentence(look: &Look, action: &Action, report: &ChangeReport) -> String {
     }
     let left = left(action, report);
     if !left.is_empty() {
-        text += &look.tone(Tone::Warning, &format!(" ({})", left.join("; ")));
+        text += &format!(" ({})", left.join("; "));
     }
     text
 }
 
-/// What stays as it was, or does not leave although it was told to.
+/// What stays as it was.
 fn left(action: &Action, report: &ChangeReport) -> Vec<String> {
     let mut left = Vec::new();
     if report.sending > 0 {
@@ -261,14 +270,7 @@ fn left(action: &Action, report: &ChangeReport) -> Vec<String> {
         };
         left.push(format!("{held} held: penstock release"));
     }
-    left.extend(paused(report));
     left
-}
-
-/// The relays by which nothing leaves, whatever is done to its mail.
-fn paused(report: &ChangeReport) -> impl Iterator<Item = String> {
-    let relays = report.paused.iter();
-    relays.map(|it| format!("relay {it} is paused: penstock relay resume {it}"))
 }
 
 #[cfg(test)]
@@ -354,7 +356,8 @@ mod tests {
             "nothing done: 1 message is being sent just now: try again"
         );
         assert_eq!(
-            nothing(
+            said(
+                &look(),
                 &Action::Retry,
                 &ChangeReport {
                     unchanged: 1,
@@ -364,7 +367,7 @@ mod tests {
                 }
             ),
             "nothing done: 1 message is due already; 2 messages are held, which penstock release \
-             ends; relay own is paused: penstock relay resume own"
+             ends\nrelay own is paused: penstock relay resume own"
         );
     }
 
@@ -381,9 +384,9 @@ mod tests {
             ..report()
         };
         assert_eq!(
-            sentence(&look, &Action::Retry, &done),
+            said(&look, &Action::Retry, &done),
             "next to be tried: 3 messages of jan@uwdomein.nl, 3.1 MB (4 more are due already; \
-             1 more is held: penstock release; relay own is paused: penstock relay resume own)"
+             1 more is held: penstock release)\nrelay own is paused: penstock relay resume own"
         );
         let to = Action::Reroute { to: "own".into() };
         let said = sentence(&look, &to, &done);

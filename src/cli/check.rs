@@ -114,7 +114,7 @@ pub fn check(context: &mut Context, args: CheckArgs) -> Outcome {
         if !asks {
             context
                 .screen
-                .line("DNS was not asked: [hints] dns = false; or name a server with --dns")?;
+                .say("DNS was not asked: [hints] dns = false; or name a server with --dns")?;
         }
         for question in &questions {
             context.screen.line(context.screen.look.fit(

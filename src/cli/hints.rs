@@ -56,7 +56,7 @@ pub fn print(screen: &mut Screen, reports: &[HintReport]) -> std::io::Result<()>
         screen.line("")?;
     }
     if !screen.look.json && !reports.is_empty() {
-        screen.line(sum(reports))?;
+        screen.say(&sum(reports))?;
     }
     Ok(())
 }

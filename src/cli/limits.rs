@@ -39,7 +39,7 @@ pub fn limits(context: &mut Context, args: RelayArgs) -> Outcome {
         }
     }
     if first && !context.screen.look.json {
-        context.screen.line(NO_RELAY)?;
+        context.screen.say(NO_RELAY)?;
     }
     Ok(())
 }

@@ -93,10 +93,10 @@ impl List {
                 true => "nothing waits".to_owned(),
                 false => filter::none_matches(context, filter),
             };
-            return Ok(context.screen.line(words)?);
+            return Ok(context.screen.say(&words)?);
         }
         let screen = &mut context.screen;
-        Ok(screen.line(format!(
+        Ok(screen.say(&format!(
             "{}, {}, {}",
             count(self.messages, "message", "messages"),
             count(self.recipients, "recipient", "recipients"),

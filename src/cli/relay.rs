@@ -197,7 +197,7 @@ fn add(context: &mut Context, args: &AddArgs) -> Outcome {
         settings.oauth.is_some() && settings.grant.as_deref() != Some("client-credentials");
     if by_person && !dry_run && !context.screen.look.json {
         let next = format!("now log in: penstock relay login {}", args.relay);
-        context.screen.line(next)?;
+        context.screen.say(&next)?;
     }
     Ok(())
 }
@@ -272,11 +272,7 @@ fn confirm(context: &mut Context, token: String) -> Outcome {
         verified.relay,
         verified.servers.join(", ")
     );
-    for line in screen.look.wrap(&text, 0) {
-        let line = screen.look.tone(Tone::Good, &line);
-        screen.line(line)?;
-    }
-    Ok(())
+    Ok(screen.say_in(Tone::Good, &text)?)
 }
 
 /// Shows what is said as it is said; fails when the relay does not work. `verdicts` are

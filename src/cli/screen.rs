@@ -84,6 +84,20 @@ impl Screen {
         out.write_all(b"\n")
     }
 
+    /// Sentences for people, over as many lines as they take.
+    pub fn say(&mut self, text: &str) -> io::Result<()> {
+        let lines = self.look.wrap(text, 0);
+        lines.iter().try_for_each(|it| self.line(it))
+    }
+
+    /// The same in colour.
+    pub fn say_in(&mut self, tone: Tone, text: &str) -> io::Result<()> {
+        for line in self.look.wrap(text, 0) {
+            self.line(self.look.tone(tone, &line))?;
+        }
+        Ok(())
+    }
+
     /// One line for programs.
     pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, value)?;

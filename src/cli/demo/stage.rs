@@ -103,10 +103,7 @@ impl<'a> Stage<'a> {
     /// What comes now.
     pub fn chapter(&mut self, text: &str) -> std::io::Result<()> {
         self.line("")?;
-        for line in self.screen.look.wrap(text, 0) {
-            let line = self.screen.look.tone(Tone::Strong, &line);
-            self.screen.line(line)?;
-        }
+        self.screen.say_in(Tone::Strong, text)?;
         self.screen.flush()
     }
 

@@ -79,12 +79,11 @@ pub fn apply(context: &mut Context, draft: &Draft, args: ApplyArgs) -> Outcome {
         (Reloaded::Failed(_), ..) => "written, but penstockd did not take it",
     };
     if !context.screen.look.json {
-        context.screen.line(verdict)?;
+        context.screen.say(verdict)?;
         if let Reloaded::Done(report) = &reloaded {
             for restart in &report.needs_restart {
                 let text = format!("after a restart only: {restart}");
-                let text = context.screen.look.tone(Tone::Warning, &text);
-                context.screen.line(text)?;
+                context.screen.say_in(Tone::Warning, &text)?;
             }
         }
     }

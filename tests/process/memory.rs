@@ -156,8 +156,7 @@ async fn a_thousand_that_stop_in_the_middle_of_a_message_cost_what_is_bounded() 
     }
     let added = it.own().saturating_sub(start);
     // 32 MB of content for all of them, and the rest for each.
-    let limit = if is_release() { 90 } else { 110 };
-    below("what 1,000 stuck messages add", added, limit * MIB);
+    below("what 1,000 stuck messages add", added, 90 * MIB);
     let mail = message("a@app.test", "b@example.net", "small", "x");
     let mut next = Client::connect(it.listen).await;
     let answer = next.submit("a@app.test", &["b@example.net"], &mail).await;
@@ -231,7 +230,7 @@ async fn after_very_many_connections_it_has_no_more_than_before() {
         mib(after)
     );
     let grown = after.saturating_sub(before);
-    below("what they leave behind", grown, 4 * MIB);
+    below("what they leave behind", grown, 2 * MIB);
 }
 
 /// So many clients, 50 at a time; some leave politely, some in the middle of everything.

@@ -13,6 +13,10 @@ use super::index::{Index, Wanted};
 use super::query::Page;
 use super::rebuild::index_error;
 
+/// Envelopes that one step of a walk reads: some ten milliseconds, like the entries of the
+/// index that a step looks at. Tests step often.
+const STEP_ENVELOPES: usize = if cfg!(test) { 2 } else { 1_000 };
+
 impl Spool {
     /// Asks the index, once everything that was answered before is in it.
     pub(super) async fn ask<T: Send + 'static>(
@@ -92,8 +96,8 @@ impl Engine {
         answer
     }
 
-    /// One step of a walk: reads the envelopes that the index thinks are meant, and keeps
-    /// those that are.
+    /// One step of a walk: reads the envelopes that the index thinks are meant, so many at
+    /// most, and keeps those that are.
     pub fn search(
         &self,
         index: &Index,
@@ -103,13 +107,15 @@ impl Engine {
         matches: impl Fn(&Envelope) -> bool,
     ) -> Result<Page, SpoolError> {
         let mut page = Page::default();
+        let (mut read, mut last) = (0, after);
         let mut failed = None;
         let mut unread = Vec::new();
         let searched = index.candidates(wanted, after, |id, entry| {
-            if page.messages.len() >= limit {
-                page.next = page.messages.last().map(|it| it.id);
+            if page.messages.len() >= limit || read >= STEP_ENVELOPES {
+                page.next = Some(last);
                 return ControlFlow::Break(());
             }
+            (read, last) = (read + 1, id);
             match self.read_envelope(id) {
                 Ok(Some(envelope)) if matches(&envelope) => page.messages.push(envelope),
                 Ok(_) => {}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::mail::count::size;
 use crate::mail::{Envelope, Mailbox, Origin, ReversePath};
 use crate::outcome::Pause;
 use crate::spool::SpoolError;
@@ -128,18 +129,6 @@ impl fmt::Display for Room {
             size(self.free),
             size(self.refused_below)
         )
-    }
-}
-
-/// A size in the unit that fits it, with one decimal where it is a small number of them.
-fn size(octets: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    let Some((unit, name)) = units.into_iter().find(|(unit, _)| octets >= *unit) else {
-        return format!("{octets} octets");
-    };
-    match octets / unit {
-        small @ ..10 => format!("{small}.{} {name}", octets % unit * 10 / unit),
-        large => format!("{large} {name}"),
     }
 }
 
@@ -318,7 +307,7 @@ mod tests {
         assert!(room(1_999_999_999).is_low());
         assert_eq!(
             room(1_500_000_000).to_string(),
-            "new mail will be refused soon: 1.5 GB are free on the disk of the spool, 1.0 GB are kept free"
+            "new mail will be refused soon: 1.5 GB are free on the disk of the spool, 1 GB are kept free"
         );
         let small = Room {
             free: 412_345,

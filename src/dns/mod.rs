@@ -9,6 +9,7 @@ mod resolver;
 mod system;
 mod zone;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
@@ -99,11 +100,20 @@ impl DnsError {
 pub enum MailServers {
     /// These, in the order to try them: by preference, at random among equals
     /// (RFC 5321 section 5.1).
-    Listed(Vec<String>),
+    Listed(Vec<MailServer>),
     /// No MX record: the name itself, if it has an address.
     Itself,
     /// The domain says that it takes no mail (RFC 7505).
     Nobody,
+}
+
+/// A server that takes mail for a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailServer {
+    /// Lower is tried first.
+    pub preference: u16,
+    /// Its name, without a dot at its end.
+    pub name: String,
 }
 
 /// Who takes mail for this domain.
@@ -116,13 +126,13 @@ pub async fn mail_servers(dns: &dyn Dns, domain: &Domain) -> Result<MailServers,
         Err(DnsError::NoData | DnsError::NoSuchName) => return Ok(MailServers::Itself),
         Err(trouble @ DnsError::Trouble(_)) => return Err(trouble),
     };
-    let mut servers: Vec<(u16, String)> = records
+    let mut servers: Vec<MailServer> = records
         .into_iter()
         .filter_map(|it| match it {
             Record::Mx {
                 preference,
-                exchange,
-            } => Some((preference, exchange)),
+                exchange: name,
+            } => Some(MailServer { preference, name }),
             Record::Address(_) | Record::Text(_) | Record::Name(_) => None,
         })
         .collect();
@@ -130,41 +140,17 @@ pub async fn mail_servers(dns: &dyn Dns, domain: &Domain) -> Result<MailServers,
         return Ok(MailServers::Itself);
     }
     // A `.` beside real servers is a mistake to be passed over (RFC 7505 section 3).
-    servers.retain(|(_, exchange)| exchange != "." && !exchange.is_empty());
+    servers.retain(|it| it.name != "." && !it.name.is_empty());
     if servers.is_empty() {
         return Ok(MailServers::Nobody);
     }
     // The sort is stable, so equals stay in the order of the shuffle.
     servers.shuffle(&mut rand::rng());
-    servers.sort_by_key(|(preference, _)| *preference);
-    let mut names: Vec<String> = Vec::new();
-    for (_, name) in servers {
-        if !names.contains(&name) && names.len() < RECORDS_MAXIMUM {
-            names.push(name);
-        }
-    }
-    Ok(MailServers::Listed(names))
-}
-
-/// Those of the mail servers of this domain that are as good as any other: the ones of the
-/// lowest preference. None where there is no MX record, or no answer.
-pub async fn first_mail_servers(dns: &dyn Dns, domain: &Domain) -> Vec<String> {
-    let records = dns.look_up(domain.ascii(), Kind::Mx).await;
-    let mut servers: Vec<(u16, String)> = Vec::new();
-    for record in records.unwrap_or_default() {
-        if let Record::Mx {
-            preference,
-            exchange,
-        } = record
-            && exchange != "."
-            && !exchange.is_empty()
-        {
-            servers.push((preference, exchange));
-        }
-    }
-    let first = servers.iter().map(|it| it.0).min();
-    servers.retain(|it| Some(it.0) == first);
-    servers.into_iter().map(|it| it.1).collect()
+    servers.sort_by_key(|it| it.preference);
+    let mut known = HashSet::new();
+    servers.retain(|it| known.insert(it.name.clone()));
+    servers.truncate(RECORDS_MAXIMUM);
+    Ok(MailServers::Listed(servers))
 }
 
 /// The addresses of a name: IPv4 before IPv6, because relays that list their clients by
@@ -262,14 +248,14 @@ mod tests {
         let mut firsts = std::collections::BTreeSet::new();
         for _ in 0..100 {
             let found = mail_servers(&zone, &domain("Example.NL")).await.unwrap();
-            let MailServers::Listed(names) = found else {
+            let MailServers::Listed(servers) = found else {
                 panic!("{found:?}")
             };
-            assert_eq!((names.len(), names[2].as_str()), (3, "last.example.nl"));
-            firsts.insert(names[0].clone());
+            let shown = servers.iter().map(|it| it.preference);
+            assert!(shown.eq([10, 10, 20]), "{servers:?}");
+            assert_eq!(servers[2].name, "last.example.nl");
+            firsts.insert(servers[0].name.clone());
         }
-        let equals = first_mail_servers(&zone, &domain("Example.NL")).await;
-        assert!(equals.iter().eq(&firsts), "{equals:?}");
         assert_eq!(firsts.len(), 2, "100 throws of a coin");
     }
 
@@ -287,7 +273,10 @@ mod tests {
         assert_eq!(found("null.example").await, Ok(MailServers::Nobody));
         assert_eq!(
             found("odd.example").await,
-            Ok(MailServers::Listed(vec!["mx.example".into()]))
+            Ok(MailServers::Listed(vec![MailServer {
+                preference: 5,
+                name: "mx.example".into()
+            }]))
         );
         assert!(found("slow.example").await.unwrap_err().is_temporary());
     }

@@ -255,7 +255,7 @@ mod tests {
             panic!("{found:?}")
         };
         assert!(
-            listed[0].eq_ignore_ascii_case("mx.nl.example"),
+            listed[0].name.eq_ignore_ascii_case("mx.nl.example"),
             "{listed:?}"
         );
         assert_eq!(

@@ -37,8 +37,8 @@ pub async fn finding(
         return None;
     }
     let from = &pair.from;
-    let servers = match dns::mail_servers(dns, from).await {
-        Ok(MailServers::Listed(servers)) => servers,
+    let servers: Vec<String> = match dns::mail_servers(dns, from).await {
+        Ok(MailServers::Listed(servers)) => servers.into_iter().map(|it| it.name).collect(),
         Ok(MailServers::Itself) => vec![from.ascii().to_owned()],
         // It takes no mail, so none of its own either.
         Ok(MailServers::Nobody) => return None,
@@ -139,7 +139,7 @@ pub async fn is_among(dns: &dyn Dns, relay: &Relay, servers: &[String]) -> bool 
             // Where its connections go is what the name's MX records say.
             Host::Mx(name) => match dns::mail_servers(dns, name).await {
                 Ok(MailServers::Listed(found)) => {
-                    names.extend(found.into_iter().take(RELAYS_MAXIMUM));
+                    names.extend(found.into_iter().map(|it| it.name).take(RELAYS_MAXIMUM));
                 }
                 Ok(MailServers::Itself | MailServers::Nobody) | Err(_) => {
                     names.push(name.ascii().to_owned());

@@ -110,10 +110,11 @@ fn better(config: &Config, not: &Arc<Relay>) -> String {
 
 /// Why the relay counts as one that carries the domain's internal mail.
 async fn carries_internal(dns: &dyn Dns, config: &Config, pair: &Pair) -> Option<String> {
-    if let Ok(MailServers::Listed(servers)) = dns::mail_servers(dns, &pair.from).await
-        && is_among(dns, &pair.relay, &servers).await
-    {
-        return Some(format!("{} MX {}", pair.from, servers.join(", ")));
+    if let Ok(MailServers::Listed(servers)) = dns::mail_servers(dns, &pair.from).await {
+        let names: Vec<String> = servers.into_iter().map(|it| it.name).collect();
+        if is_among(dns, &pair.relay, &names).await {
+            return Some(format!("{} MX {}", pair.from, names.join(", ")));
+        }
     }
     // The same address behind a relay that is not for mailings.
     let shares = |other: &&Relay| {

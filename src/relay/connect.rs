@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::auth::{Login, Mechanism, choose, log_in};
-use super::find::{find, first_choices};
+use super::find::{Found, find};
 use super::lessons::Lessons;
 use super::secure::TlsFacts;
 use super::transcript::Transcript;
@@ -231,10 +231,12 @@ impl Dialer {
             })
         });
         attempt.note(&match &found {
-            Ok(list) => format!(
+            Ok(found) => format!(
                 "{} is {}",
                 attempt.server.host,
-                list.iter()
+                found
+                    .addresses
+                    .iter()
                     .map(|(name, at)| format!("{name} [{at}]"))
                     .collect::<Vec<_>>()
                     .join(", ")
@@ -242,14 +244,16 @@ impl Dialer {
             Err(error) => error.to_string(),
         });
         let mut worst: Option<(RelayError, String)> = None;
-        let mut found = found?;
-        let first = first_choices(&*self.dns, &attempt.server.host, &found).await;
+        let Found {
+            mut addresses,
+            firsts,
+        } = found?;
         let port = attempt.server.port;
-        found.sort_by_cached_key(|(_, it)| {
+        addresses.sort_by_cached_key(|(_, it)| {
             self.lessons
                 .costs_time(&SocketAddr::new(*it, port).to_string())
         });
-        for (name, address) in found {
+        for (name, address) in addresses {
             let began = Instant::now();
             let address = SocketAddr::new(address, port);
             attempt.reached = format!("{name} [{}]:{}", address.ip(), address.port());
@@ -264,18 +268,8 @@ impl Dialer {
             }
             match made {
                 Ok(mut connection) => {
-                    let relay = &attempt.target.relay.name;
-                    let others = first.iter().filter(|it| **it != name);
-                    let others = others.map(|it| self.lessons.offered(relay, it)).collect();
-                    if connection.provisional.is_some() {
-                        return Ok(connection);
-                    }
-                    self.lessons.offers(relay, &name, &connection.offered);
-                    if first.contains(&name) {
-                        connection.equals = others;
-                    } else {
-                        let why = "it is not the first of the relay's mail servers";
-                        connection.provisional = Some(why.to_owned());
+                    if connection.provisional.is_none() {
+                        self.compare(&mut connection, &name, &firsts);
                     }
                     return Ok(connection);
                 }
@@ -301,6 +295,19 @@ impl Dialer {
         });
         attempt.reached = reached;
         Err(error)
+    }
+
+    /// Notes what this server offers, and what is known of those that are as good.
+    fn compare(&self, connection: &mut Connection, name: &str, firsts: &[String]) {
+        let relay = &connection.target.relay.name;
+        self.lessons.offers(relay, name, &connection.offered);
+        if !firsts.iter().any(|it| it == name) {
+            let why = "it is not the first of the relay's mail servers";
+            connection.provisional = Some(why.to_owned());
+            return;
+        }
+        let others = firsts.iter().filter(|it| *it != name);
+        connection.equals = others.map(|it| self.lessons.offered(relay, it)).collect();
     }
 
     /// One address: TCP, TLS, greeting, EHLO, STARTTLS, AUTH.

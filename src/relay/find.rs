@@ -4,72 +4,86 @@ use std::net::IpAddr;
 
 use super::RelayError;
 use crate::config::Host;
-use crate::dns::{Dns, DnsError, MailServers, addresses, first_mail_servers, mail_servers};
+use crate::dns::{Dns, DnsError, MailServer, MailServers, addresses, mail_servers};
 use crate::mail::Domain;
 use crate::mail::text::printable;
 
 /// Addresses of one server that are tried, all its MX hosts together.
 const ADDRESSES_MAXIMUM: usize = 10;
 
-/// The addresses of a server, in the order to try them, each with its host's name.
-pub(super) async fn find(dns: &dyn Dns, host: &Host) -> Result<Vec<(String, IpAddr)>, RelayError> {
-    let names = match host {
-        Host::Address(address) => return Ok(vec![(address.to_string(), *address)]),
-        Host::Name(name) => vec![name.ascii().to_owned()],
+/// Where a server is.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Its addresses in the order to try them, each with its host's name.
+    pub addresses: Vec<(String, IpAddr)>,
+    /// The hosts that are as good as any other. What one of the others lacks is not the
+    /// relay's last word.
+    pub firsts: Vec<String>,
+}
+
+/// Looks up where a server is.
+pub(super) async fn find(dns: &dyn Dns, host: &Host) -> Result<Found, RelayError> {
+    let servers = match host {
+        Host::Address(address) => {
+            let name = address.to_string();
+            return Ok(Found {
+                addresses: vec![(name.clone(), *address)],
+                firsts: vec![name],
+            });
+        }
+        Host::Name(name) => vec![itself(name)],
         Host::Mx(name) => mail_hosts(dns, name).await?,
     };
-    let mut found = Vec::new();
+    let mut found = Found::default();
+    // The lowest preference of those that are there, or may be.
+    let mut best = None;
     let mut trouble = None;
-    for name in names {
+    for MailServer { preference, name } in servers {
         match addresses(dns, &name).await {
-            Ok(list) => found.extend(list.into_iter().map(|it| (name.clone(), it))),
+            Ok(list) => {
+                if *best.get_or_insert(preference) == preference {
+                    found.firsts.push(name.clone());
+                }
+                let list = list.into_iter().map(|it| (name.clone(), it));
+                found.addresses.extend(list);
+            }
             // A temporary failure is the better excuse: it says less.
-            Err(error) if error.is_temporary() => trouble = Some((name, error)),
+            Err(error) if error.is_temporary() => {
+                best.get_or_insert(preference);
+                trouble = Some((name, error));
+            }
             Err(error) => {
                 trouble.get_or_insert((name, error));
             }
         }
-        if found.len() >= ADDRESSES_MAXIMUM {
+        if found.addresses.len() >= ADDRESSES_MAXIMUM {
             break;
         }
     }
-    found.truncate(ADDRESSES_MAXIMUM);
+    found.addresses.truncate(ADDRESSES_MAXIMUM);
     match trouble {
-        Some((name, error)) if found.is_empty() => Err(dns_error(name, &error)),
+        Some((name, error)) if found.addresses.is_empty() => Err(dns_error(name, &error)),
         _ => Ok(found),
     }
 }
 
-/// Which of the names that were found are as good as any other: what the others lack is not
-/// the relay's last word.
-pub(super) async fn first_choices(
-    dns: &dyn Dns,
-    host: &Host,
-    found: &[(String, IpAddr)],
-) -> Vec<String> {
-    let mut names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
-    names.dedup();
-    let listed = match host {
-        Host::Mx(name) if names.len() > 1 => first_mail_servers(dns, name).await,
-        Host::Mx(_) | Host::Name(_) | Host::Address(_) => Vec::new(),
-    };
-    if listed.is_empty() {
-        names.truncate(1);
-        return names;
-    }
-    names.retain(|it| listed.contains(it));
-    names
-}
-
-async fn mail_hosts(dns: &dyn Dns, name: &Domain) -> Result<Vec<String>, RelayError> {
+async fn mail_hosts(dns: &dyn Dns, name: &Domain) -> Result<Vec<MailServer>, RelayError> {
     match mail_servers(dns, name).await {
-        Ok(MailServers::Listed(names)) => Ok(names),
-        Ok(MailServers::Itself) => Ok(vec![name.ascii().to_owned()]),
+        Ok(MailServers::Listed(servers)) => Ok(servers),
+        Ok(MailServers::Itself) => Ok(vec![itself(name)]),
         Ok(MailServers::Nobody) => Err(RelayError::NoServer {
             name: name.to_string(),
             detail: "its null MX record says that it takes no mail".to_owned(),
         }),
         Err(error) => Err(dns_error(name.to_string(), &error)),
+    }
+}
+
+/// A name as its own and only mail server (RFC 5321 section 5.1).
+fn itself(name: &Domain) -> MailServer {
+    MailServer {
+        preference: 0,
+        name: name.ascii().to_owned(),
     }
 }
 
@@ -79,5 +93,37 @@ fn dns_error(name: String, error: &DnsError) -> RelayError {
         RelayError::Dns { name, detail }
     } else {
         RelayError::NoServer { name, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Zone;
+
+    #[tokio::test]
+    async fn the_first_are_those_of_the_lowest_preference_that_may_be_there() {
+        let zone = Zone::default()
+            .mx("gone.example", 5, "gone-mx.example")
+            .mx("gone.example", 10, "one.example")
+            .mx("gone.example", 10, "two.example")
+            .mx("gone.example", 20, "three.example")
+            .mx("slow.example", 5, "slow-mx.example")
+            .mx("slow.example", 10, "one.example")
+            .address("one.example", "192.0.2.1")
+            .address("two.example", "192.0.2.2")
+            .address("three.example", "192.0.2.3")
+            .trouble("slow-mx.example");
+        let firsts = async |name| {
+            let host = Host::Mx(Domain::parse(name).unwrap());
+            let mut found = find(&zone, &host).await.unwrap();
+            found.firsts.sort();
+            (found.addresses.len(), found.firsts)
+        };
+        let equal = ["one.example", "two.example"].map(str::to_owned);
+        assert_eq!(firsts("gone.example").await, (3, equal.to_vec()));
+        assert_eq!(firsts("slow.example").await, (1, vec![]));
+        let itself = vec!["one.example".to_owned()];
+        assert_eq!(firsts("one.example").await, (1, itself));
     }
 }

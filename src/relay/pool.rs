@@ -363,22 +363,20 @@ impl Connection {
     /// What this server lacks for a message, if another of the relay's may have it: no
     /// message ends because the best server is away, or its EHLO was not taken.
     pub(super) fn said_here(&self, error: RelayError) -> RelayError {
+        if !matches!(
+            error,
+            RelayError::Unsupported { .. } | RelayError::TooLarge { .. }
+        ) {
+            return error;
+        }
         let lacks = |offered: &Extensions| match &error {
             RelayError::Unsupported { what: "8BITMIME" } => !offered.eight_bit_mime,
-            RelayError::Unsupported { .. } => !offered.smtputf8,
             RelayError::TooLarge { size_bytes, .. } => {
                 (offered.size.flatten()).is_some_and(|limit_bytes| limit_bytes < *size_bytes)
             }
-            _ => true,
+            _ => !offered.smtputf8,
         };
         let why = match &self.provisional {
-            _ if !matches!(
-                error,
-                RelayError::Unsupported { .. } | RelayError::TooLarge { .. }
-            ) =>
-            {
-                return error;
-            }
             Some(why) => why.clone(),
             None if self.equals.iter().all(|it| it.as_ref().is_some_and(lacks)) => return error,
             None => "another of the relay's mail servers may".to_owned(),

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::config::Relay;
-use crate::mail::{Envelope, Origin, QueueId, Rule, State};
+use crate::mail::{Envelope, Origin, Rule, State};
+use crate::outcome::settle::lost;
 use crate::release::Grant;
-use crate::spool::{self, FlowKey, Lease, Leased, Released, SpoolError, Waiting};
+use crate::spool::{FlowKey, Lease, Leased, Released, Settled, SpoolError, Waiting};
 use crate::verify;
 
 use crate::daemon::alarms::Kind;
@@ -166,7 +167,7 @@ impl Delivery {
                 self.no_probe(&relay, now.wall);
                 let released = Released::InDoubt { at: now };
                 self.release.settled(grant.grant, released, now);
-                if let Err(trouble) = self.put_off(grant.id).await {
+                if let Err(trouble) = self.put_off(&grant, released).await {
                     warn!(queue_id = %grant.id, %trouble, "cannot put a message off");
                     // Then it is found with everything else that waits.
                     self.rebuilding = true;
@@ -204,29 +205,26 @@ impl Delivery {
         }
     }
 
-    /// A message waits for a while, whatever became of it: trying at once might end in the
-    /// same way, again and again.
-    async fn put_off(&mut self, id: QueueId) -> Result<(), SpoolError> {
+    /// Ends a transaction that nobody knows the end of, and has its message wait for a
+    /// while, longer each time: trying at once might end in the same way.
+    async fn put_off(&mut self, grant: &Grant, released: Released) -> Result<(), SpoolError> {
         let now = self.office.clock.now();
-        let Some(before) = self.spool.envelope(id).await? else {
+        let Some(before) = self.spool.envelope(grant.id).await? else {
             return Ok(());
         };
+        // Then its end was written down before the mistake.
         if before.is_finished() || !matches!(before.state, State::Waiting { .. }) {
             return Ok(());
         }
-        let again = now.checked_add(self.live.config.retry.first);
-        let next = Envelope {
-            state: State::Waiting {
-                not_before: Some(again.unwrap_or(Timestamp::MAX)),
-            },
-            ..before
-        };
-        let change = spool::Change {
-            envelope: next.clone(),
-            by: "penstock".to_owned(),
-            reports: Vec::new(),
-        };
-        self.spool.change(vec![change]).await?;
+        let next = lost(&before, &self.live.config.retry, now, rand::random());
+        self.spool
+            .settle(Settled {
+                envelope: next.clone(),
+                grant: grant.grant,
+                released,
+                reports: Vec::new(),
+            })
+            .await?;
         self.waits_again(&next);
         Ok(())
     }

@@ -282,6 +282,9 @@ async fn a_transaction_that_panics_is_over_and_its_message_is_tried_again_later(
     };
     let messages = tokio::time::timeout(Duration::from_secs(60), waited);
     let messages = messages.await.expect("the message counts as being sent");
+    // It counts as an attempt, so the next one waits longer.
+    assert_eq!(messages[0].attempts, 1);
+    assert!(messages[0].first_failure.is_some());
     let told = penstock.desk.situations(messages).await.unwrap();
     assert_ne!(
         told[0].state,

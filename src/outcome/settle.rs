@@ -21,7 +21,7 @@ use super::report::{Item, Report, ReportKind};
 use super::settlement::{Released, Settlement, Suspicion, Trouble};
 use super::spells::{between, later};
 use super::verdict::{
-    NOT_HERE, Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
+    FIRST_AWAY, Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
 };
 
 /// Decides what becomes of a message after one delivery. `jitter` is from 0 to 1.
@@ -295,7 +295,7 @@ fn was_tried(recipient: &Recipient) -> bool {
     last.is_some_and(|it| {
         // Our own trouble has neither code nor status; and that the relay's first server is
         // away is the relay's trouble, whatever the second one lacks.
-        let asked = it.code.is_some() || it.enhanced.is_some_and(|it| it != NOT_HERE);
+        let asked = it.code.is_some() || it.enhanced.is_some_and(|it| it != FIRST_AWAY);
         it.stage >= Stage::Mail && asked
     })
 }

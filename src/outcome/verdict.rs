@@ -19,9 +19,11 @@ use super::rules::Rules;
 /// Words of a server that are kept with a recipient.
 pub(super) const WORDS_MAXIMUM: usize = 1_000;
 
-/// Our own status for what one server of a relay lacks ("system not capable of selected
-/// features", RFC 3463 section 3.4) and another may have.
-pub(super) const NOT_HERE: EnhancedStatus = EnhancedStatus::new(4, 3, 3);
+/// Our own status for what a server lacks that stands in for one that is away ("system not
+/// capable of selected features", RFC 3463 section 3.4).
+pub(super) const FIRST_AWAY: EnhancedStatus = EnhancedStatus::new(4, 3, 3);
+/// And for what a server lacks where it is only not known whether the relay does.
+const PERHAPS_ELSEWHERE: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
 
 /// What one attempt means for its recipient.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,7 +182,12 @@ fn own_status(error: &RelayError) -> Option<EnhancedStatus> {
         RelayError::Unsupported { what: "SMTPUTF8" } => (5, 6, 7),
         RelayError::Unsupported { .. } => (5, 6, 3),
         RelayError::TooLarge { .. } => (5, 3, 4),
-        RelayError::NotHere { .. } => (NOT_HERE.class, NOT_HERE.subject, NOT_HERE.detail),
+        RelayError::NotHere { first_is_away, .. } => {
+            return Some(match first_is_away {
+                true => FIRST_AWAY,
+                false => PERHAPS_ELSEWHERE,
+            });
+        }
         RelayError::Chunking { .. } => (4, 5, 1),
         RelayError::Refused { reply, .. } => return reply.enhanced,
         RelayError::Ours { .. } | RelayError::Cancelled => return None,
@@ -241,9 +248,10 @@ fn own_error(last: &Diagnostic) -> Option<RelayError> {
             words: detail,
             passing: status.detail == 0,
         }),
-        (4, 3, 3) => RelayError::NotHere {
+        (4, 3, 0 | 3) => RelayError::NotHere {
             what: detail,
             why: String::new(),
+            first_is_away: status == FIRST_AWAY,
         },
         (4, 5, 1) => RelayError::Chunking { said: detail },
         (4, 5, 0) => RelayError::Garbage {

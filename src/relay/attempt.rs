@@ -155,6 +155,8 @@ pub enum RelayError {
         what: String,
         /// Why that is not the relay's last word.
         why: String,
+        /// A better server of the relay is away: as long as that is so, it waits.
+        first_is_away: bool,
     },
     /// The server offers CHUNKING and does not know BDAT.
     #[error("the server offers CHUNKING and refuses BDAT: {said}")]

@@ -34,6 +34,16 @@ pub(super) struct Target {
     pub(super) hostname: String,
 }
 
+/// Why what a server lacks is not the relay's last word.
+pub(super) enum Provisional {
+    /// It is one of the fallback servers that are configured.
+    Fallback,
+    /// Mail servers of a lower preference were not reached.
+    NotFirst,
+    /// It answered EHLO with this, and took HELO.
+    NoEhlo(String),
+}
+
 /// A connection that is ready for MAIL, and what happened on it so far.
 pub(super) struct Connection {
     pub(super) wire: Wire,
@@ -46,7 +56,7 @@ pub(super) struct Connection {
     pub(super) is_fallback: bool,
     /// Why what this server lacks is not the relay's last word; none: it is, unless one of
     /// its equals has it.
-    pub(super) provisional: Option<String>,
+    pub(super) provisional: Option<Provisional>,
     /// What other servers of the relay offered that are as good as this one (RFC 5321
     /// section 5.1); none: not known yet.
     pub(super) equals: Vec<Option<Extensions>>,
@@ -188,7 +198,7 @@ impl Dialer {
                 Ok(mut connection) => {
                     connection.is_fallback = place > 0;
                     if place > 0 {
-                        connection.provisional = Some("it is a fallback server".to_owned());
+                        connection.provisional = Some(Provisional::Fallback);
                     }
                     self.lessons.apply(&mut connection);
                     return Ok(connection);
@@ -302,8 +312,7 @@ impl Dialer {
         let relay = &connection.target.relay.name;
         self.lessons.offers(relay, name, &connection.offered);
         if !firsts.iter().any(|it| it == name) {
-            let why = "it is not the first of the relay's mail servers";
-            connection.provisional = Some(why.to_owned());
+            connection.provisional = Some(Provisional::NotFirst);
             return;
         }
         let others = firsts.iter().filter(|it| *it != name);
@@ -348,9 +357,7 @@ impl Dialer {
                 offered: hello.offered,
                 server,
                 is_fallback: false,
-                provisional: hello
-                    .refused
-                    .map(|it| format!("it answered EHLO with {it}")),
+                provisional: hello.refused.map(|it| Provisional::NoEhlo(it.to_string())),
                 equals: Vec::new(),
                 opened: Instant::now(),
                 is_reused: false,

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connect::{Connection, Dialer, Target, Unconnected};
+use super::connect::{Connection, Dialer, Provisional, Target, Unconnected};
 use super::dialogue::{After, Stale, transact};
 use super::notes::failed;
 use super::transcript::Transcript;
@@ -376,13 +376,21 @@ impl Connection {
             }
             _ => !offered.smtputf8,
         };
-        let why = match &self.provisional {
-            Some(why) => why.clone(),
+        let (why, first_is_away) = match &self.provisional {
+            Some(Provisional::Fallback) => ("it is a fallback server".to_owned(), true),
+            Some(Provisional::NotFirst) => {
+                let why = "it is not the first of the relay's mail servers";
+                (why.to_owned(), true)
+            }
+            Some(Provisional::NoEhlo(said)) => (format!("it answered EHLO with {said}"), false),
             None if self.equals.iter().all(|it| it.as_ref().is_some_and(lacks)) => return error,
-            None => "another of the relay's mail servers may".to_owned(),
+            None => ("another of the relay's mail servers may".to_owned(), false),
         };
-        let what = format!("at {}: {error}", self.server);
-        RelayError::NotHere { what, why }
+        RelayError::NotHere {
+            what: format!("at {}: {error}", self.server),
+            why,
+            first_is_away,
+        }
     }
 
     /// Whether it was made as this target would make it: never with another's

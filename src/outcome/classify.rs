@@ -8,6 +8,7 @@ use crate::relay::{RelayError, Severity};
 
 use super::fallback;
 use super::finding::{Action, Finding, Refusal};
+use super::no_reply;
 use super::rules::Rules;
 
 /// Judges a refusal by its words.
@@ -26,7 +27,7 @@ pub fn classify(rules: &Rules, refusal: &Refusal<'_>) -> Finding {
 /// Judges a failed attempt: a reply by its words, anything else by what it is.
 pub fn classify_error(rules: &Rules, error: &RelayError, server: &str) -> Finding {
     let RelayError::Refused { stage, reply } = error else {
-        return fallback::judge_error(error);
+        return no_reply::judge(error);
     };
     let text = reply.text();
     let refusal = Refusal {

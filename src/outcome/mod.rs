@@ -12,6 +12,7 @@ pub mod classify;
 mod doubt;
 pub mod fallback;
 mod finding;
+mod no_reply;
 pub mod pause;
 #[cfg(test)]
 mod pause_tests;

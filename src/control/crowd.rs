@@ -108,12 +108,13 @@ impl Present {
 }
 
 impl Place {
-    /// Says what the connection is for from now on.
-    pub(super) fn now(&self, doing: Doing) {
-        // It may have been sent away in this very moment.
-        if let Some(member) = self.crowd.present().members.get_mut(&self.number) {
-            member.doing = doing;
+    /// Says what the connection is for from now on; false: it was sent away.
+    pub(super) fn now(&self, doing: Doing) -> bool {
+        match self.crowd.present().members.get_mut(&self.number) {
+            Some(member) => member.doing = doing,
+            None => return false,
         }
+        true
     }
 
     /// Resolves when this connection has to make room.

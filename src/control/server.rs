@@ -272,8 +272,11 @@ async fn converse(
         Ok(request) => request,
         Err(failure) => return last_line(stream, failure).await,
     };
+    // What a client was sent away with is not carried out: nobody would tell it.
+    if !place.now(Doing::Waiting) {
+        return std::future::pending().await;
+    }
     *asked = true;
-    place.now(Doing::Waiting);
     let peer = Peer::new(who.uid(), who.gid(), who.pid());
     log(&request, &peer);
     let (responder, mut lines) = Responder::new(peer);

@@ -16,8 +16,8 @@ const ADDRESSES_MAXIMUM: usize = 10;
 pub(super) struct Found {
     /// Its addresses in the order to try them, each with its host's name.
     pub addresses: Vec<(String, IpAddr)>,
-    /// The hosts that are as good as any other. What one of the others lacks is not the
-    /// relay's last word.
+    /// The hosts that are as good as any other, those included that DNS does not tell of
+    /// just now. What one of the others lacks is not the relay's last word.
     pub firsts: Vec<String>,
 }
 
@@ -39,25 +39,25 @@ pub(super) async fn find(dns: &dyn Dns, host: &Host) -> Result<Found, RelayError
     let mut best = None;
     let mut trouble = None;
     for MailServer { preference, name } in servers {
-        match addresses(dns, &name).await {
+        let looked_up = match found.addresses.len() {
+            ..ADDRESSES_MAXIMUM => addresses(dns, &name).await,
+            // Enough to try; but the others are there, too.
+            _ => Ok(Vec::new()),
+        };
+        let is_absent = looked_up.as_ref().is_err_and(|it| !it.is_temporary());
+        if !is_absent && *best.get_or_insert(preference) == preference {
+            found.firsts.push(name.clone());
+        }
+        match looked_up {
             Ok(list) => {
-                if *best.get_or_insert(preference) == preference {
-                    found.firsts.push(name.clone());
-                }
                 let list = list.into_iter().map(|it| (name.clone(), it));
                 found.addresses.extend(list);
             }
             // A temporary failure is the better excuse: it says less.
-            Err(error) if error.is_temporary() => {
-                best.get_or_insert(preference);
-                trouble = Some((name, error));
-            }
+            Err(error) if error.is_temporary() => trouble = Some((name, error)),
             Err(error) => {
                 trouble.get_or_insert((name, error));
             }
-        }
-        if found.addresses.len() >= ADDRESSES_MAXIMUM {
-            break;
         }
     }
     found.addresses.truncate(ADDRESSES_MAXIMUM);
@@ -113,6 +113,8 @@ mod tests {
             .address("one.example", "192.0.2.1")
             .address("two.example", "192.0.2.2")
             .address("three.example", "192.0.2.3")
+            .mx("half.example", 10, "one.example")
+            .mx("half.example", 10, "slow-mx.example")
             .trouble("slow-mx.example");
         let firsts = async |name| {
             let host = Host::Mx(Domain::parse(name).unwrap());
@@ -122,7 +124,10 @@ mod tests {
         };
         let equal = ["one.example", "two.example"].map(str::to_owned);
         assert_eq!(firsts("gone.example").await, (3, equal.to_vec()));
-        assert_eq!(firsts("slow.example").await, (1, vec![]));
+        let slow = || "slow-mx.example".to_owned();
+        assert_eq!(firsts("slow.example").await, (1, vec![slow()]));
+        let half = vec!["one.example".to_owned(), slow()];
+        assert_eq!(firsts("half.example").await, (1, half));
         let itself = vec!["one.example".to_owned()];
         assert_eq!(firsts("one.example").await, (1, itself));
     }

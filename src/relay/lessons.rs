@@ -1,5 +1,6 @@
-//! What dealing with a relay has taught, for some minutes: which addresses only cost time,
-//! and which relays do not know what they offer.
+//! What dealing with a relay has taught: for some minutes which addresses only cost time,
+//! for an hour what its servers offer, and until the next reload that it does not know what
+//! it offers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use crate::smtp::Extensions;
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// One that says no at once costs nothing: only waiting is worth remembering.
 const COSTLY: Duration = Duration::from_secs(5);
+/// What a server offered counts for this long: no message ends for what it lacked before.
+const OFFER_REMEMBERED: Duration = Duration::from_secs(3600);
 /// Addresses that are remembered at most.
 const PLACES_MAXIMUM: usize = 1_000;
 
@@ -25,7 +28,7 @@ pub(super) struct Lessons {
     silent: Mutex<HashMap<String, Instant>>,
     without_chunking: Mutex<HashSet<String>>,
     /// By relay and name, what was offered last in an EHLO that was taken.
-    offers: Mutex<HashMap<(String, String), Extensions>>,
+    offers: Mutex<HashMap<(String, String), (Extensions, Instant)>>,
 }
 
 impl Lessons {
@@ -68,13 +71,15 @@ impl Lessons {
             offers.clear();
         }
         let key = (relay.to_owned(), name.to_owned());
-        offers.insert(key, offered.clone());
+        offers.insert(key, (offered.clone(), Instant::now()));
     }
 
-    /// What a server of this relay offered, if it was ever asked.
+    /// What a server of this relay offered, if it was asked lately.
     pub(super) fn offered(&self, relay: &str, name: &str) -> Option<Extensions> {
         let key = (relay.to_owned(), name.to_owned());
-        lock(&self.offers).get(&key).cloned()
+        let offers = lock(&self.offers);
+        let (offered, at) = offers.get(&key)?;
+        (at.elapsed() < OFFER_REMEMBERED).then(|| offered.clone())
     }
 
     /// The configuration or the network may have changed.

@@ -12,6 +12,7 @@ pub mod classify;
 mod doubt;
 pub mod fallback;
 mod finding;
+mod lost;
 mod no_reply;
 pub mod pause;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod verdict;
 
 pub use classify::{classify, classify_error};
 pub use finding::{Action, Class, Finding, Refusal};
+pub use lost::lost;
 pub use pause::{Cause, Change, Health, Pause};
 pub use policy::Policy;
 pub use report::{Report, ReportKind};

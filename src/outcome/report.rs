@@ -11,6 +11,7 @@ use crate::mail::{
 use crate::smtp::WireSize;
 
 use super::finding::Finding;
+use super::verdict::is_lacking;
 
 /// Contents up to this size are returned whole; of larger ones the header.
 pub const RETURNED_MAXIMUM_BYTES: u64 = 64 * 1024;
@@ -112,16 +113,12 @@ impl Report {
                 || envelope.ret == Some(Ret::Full) && !self.needs_more(envelope))
     }
 
-    /// Whether the message failed because the relay lacks what it needs (our own 5.6.x):
-    /// returned whole, the report would need the same.
+    /// Whether the message failed because the relay, or what was reached of it, lacks what
+    /// it needs: returned whole, the report would need the same.
     fn needs_more(&self, envelope: &Envelope) -> bool {
         let said = |it: &Item| envelope.recipients[it.recipient].last.as_ref();
-        self.items.iter().filter_map(said).any(|it| {
-            it.code.is_none()
-                && it
-                    .enhanced
-                    .is_some_and(|it| (it.class, it.subject) == (5, 6))
-        })
+        let mut said = self.items.iter().filter_map(said);
+        said.any(|it| it.code.is_none() && it.enhanced.is_some_and(is_lacking))
     }
 
     /// Writes the report: its envelope and its content. `returned` is the content of the

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::Retry;
 use crate::mail::text::printable;
 use crate::mail::{
     Envelope, Hold, HoldReason, Past, PastEvent, Recipient, RecipientStatus, ReversePath, Stage,
@@ -224,21 +223,6 @@ pub fn released_from_hold(envelope: &Envelope, now: Timestamp) -> Envelope {
     }
     next.state = at_once(&next, now);
     next
-}
-
-/// A message whose transaction a mistake of ours ended, nobody knows where: tried again
-/// like one that failed.
-pub fn lost(envelope: &Envelope, retry: &Retry, now: Timestamp, jitter: f64) -> Envelope {
-    let first = envelope.first_failure.unwrap_or(now).min(now);
-    let delay = backoff::delay(retry, between(first, now), jitter);
-    Envelope {
-        attempts: envelope.attempts.saturating_add(1),
-        first_failure: Some(first),
-        state: State::Waiting {
-            not_before: Some(later(now, delay)),
-        },
-        ..envelope.clone()
-    }
 }
 
 /// May go at once; one that failed keeps since when, so that waiting for budget from

@@ -25,6 +25,11 @@ pub(super) const FIRST_AWAY: EnhancedStatus = EnhancedStatus::new(4, 3, 3);
 /// And for what a server lacks where it is only not known whether the relay does.
 const PERHAPS_ELSEWHERE: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
 
+/// Whether a status of ours says that a server lacks what a message needs.
+pub(super) fn is_lacking(status: EnhancedStatus) -> bool {
+    (status.class, status.subject) == (5, 6) || [FIRST_AWAY, PERHAPS_ELSEWHERE].contains(&status)
+}
+
 /// What one attempt means for its recipient.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {

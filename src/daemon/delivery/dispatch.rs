@@ -11,7 +11,7 @@ use tracing::{debug, error, warn};
 
 use crate::config::Relay;
 use crate::mail::{Envelope, Origin, Rule, State};
-use crate::outcome::settle::lost;
+use crate::outcome::lost;
 use crate::release::Grant;
 use crate::spool::{FlowKey, Lease, Leased, Released, Settled, SpoolError, Waiting};
 use crate::verify;
@@ -163,7 +163,7 @@ impl Delivery {
             // The log knows what was begun; the next start counts it.
             End::CutOff => {}
             End::Lost => {
-                error!(queue_id = %grant.id, relay, "a mistake of ours ended a transaction; the message is tried again later, and may arrive twice");
+                error!(queue_id = %grant.id, relay, "a mistake of ours ended a transaction; the message may have been delivered, and is tried again once");
                 self.no_probe(&relay, now.wall);
                 let released = Released::InDoubt { at: now };
                 self.release.settled(grant.grant, released, now);
@@ -205,8 +205,7 @@ impl Delivery {
         }
     }
 
-    /// Ends a transaction that nobody knows the end of, and has its message wait for a
-    /// while, longer each time: trying at once might end in the same way.
+    /// Ends a transaction that nobody knows the end of.
     async fn put_off(&mut self, grant: &Grant, released: Released) -> Result<(), SpoolError> {
         let now = self.office.clock.now();
         let Some(before) = self.spool.envelope(grant.id).await? else {
@@ -216,7 +215,14 @@ impl Delivery {
         if before.is_finished() || !matches!(before.state, State::Waiting { .. }) {
             return Ok(());
         }
-        let next = lost(&before, &self.live.config.retry, now, rand::random());
+        let retry = &self.live.config.retry;
+        let next = lost(
+            &before,
+            grant.recipients as usize,
+            retry,
+            now,
+            rand::random(),
+        );
         self.spool
             .settle(Settled {
                 envelope: next.clone(),

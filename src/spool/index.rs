@@ -48,6 +48,8 @@ const FORMAT: u32 = 2;
 /// Messages of one batch. A message is at most three operations and two flows; larger
 /// batches than 500 operations cost sled gigabytes of memory.
 const BATCH_MESSAGES: usize = 90;
+/// Flows of one batch that has nothing else in it.
+const BATCH_FLOWS: usize = 400;
 /// Messages of one record, so that a record never needs more than one batch.
 pub const RECORD_MESSAGES: usize = 80;
 /// Flows that come before the next look for those that are over.
@@ -84,6 +86,13 @@ struct State {
     position: Option<Position>,
     /// Messages of the batch that is being gathered: as they were, and as they are.
     batch: HashMap<u64, (Option<Entry>, Option<Entry>)>,
+    /// The newest message of all that are or were in it.
+    newest: u64,
+    /// Whether flows and position are written by [`Index::write`] alone, and not with every
+    /// batch.
+    hurried: bool,
+    /// Whether entries were written behind the last position, which is therefore gone.
+    ahead: bool,
     tidied: usize,
 }
 
@@ -115,6 +124,35 @@ struct PositionForm {
     live_bytes: u64,
     digest: u64,
     next_flow: u32,
+}
+
+impl State {
+    /// Moves what was gathered of messages into a batch of sled's.
+    fn take_messages(&mut self, batch: &mut sled::Batch) {
+        for (id, (old, new)) in self.batch.drain() {
+            let old_place = old.as_ref().and_then(|it| turn_key(id, it, &self.flows));
+            let new_place = new.as_ref().and_then(|it| turn_key(id, it, &self.flows));
+            if let Some(key) = old_place.filter(|it| Some(it) != new_place.as_ref()) {
+                batch.remove(key);
+            }
+            if let Some(old) = &old {
+                let gone = fingerprint(id, &old.encode());
+                self.digest = self.digest.wrapping_sub(gone);
+            }
+            match new {
+                Some(entry) => {
+                    let octets = entry.encode();
+                    self.digest = self.digest.wrapping_add(fingerprint(id, &octets));
+                    if let Some(key) = new_place {
+                        batch.insert(key, octets.as_slice());
+                    }
+                    batch.insert(&message_key(id), octets);
+                }
+                None if old.is_some() => batch.remove(&message_key(id)),
+                None => {}
+            }
+        }
+    }
 }
 
 impl Index {
@@ -151,6 +189,9 @@ impl Index {
             if form.boot != boot {
                 tracing::debug!("the index was written before the machine started");
             }
+        }
+        if let Some(newest) = db.scan_prefix(b"m").next_back() {
+            state.newest = keys::id_at(&newest?.0, 1)?.number();
         }
         Ok(Self {
             db,
@@ -229,7 +270,10 @@ impl Index {
         let mut state = self.state();
         if let Record::Messages(messages) = record {
             if state.batch.len() + messages.items.len() > BATCH_MESSAGES {
-                self.write_batch(&mut state)?;
+                match state.hurried {
+                    true => self.write_ahead(&mut state)?,
+                    false => self.write_batch(&mut state)?,
+                }
             }
             self.follow_messages(&mut state, at, bytes, messages, consequences)?;
         }
@@ -240,6 +284,12 @@ impl Index {
     /// Writes what was gathered.
     pub fn write(&self) -> Result<(), IndexError> {
         self.write_batch(&mut self.state())
+    }
+
+    /// Has much of the log followed faster, until it is told otherwise: a kill between two
+    /// writes then costs a rebuild.
+    pub fn hurry(&self, hurried: bool) {
+        self.state().hurried = hurried;
     }
 
     fn follow_messages(
@@ -321,6 +371,7 @@ impl Index {
                 state.flows.add(new);
                 state.live_bytes += new.footprint;
             }
+            state.newest = state.newest.max(envelope.id.number());
             match state.batch.get_mut(&envelope.id.number()) {
                 Some(change) => change.1 = new,
                 None => {
@@ -334,6 +385,7 @@ impl Index {
     fn current(&self, state: &State, id: u64) -> Result<Option<Entry>, IndexError> {
         match state.batch.get(&id) {
             Some((_, now)) => Ok(now.clone()),
+            None if id > state.newest => Ok(None),
             None => self.stored(id),
         }
     }
@@ -347,40 +399,36 @@ impl Index {
         }
     }
 
+    /// Writes the messages that were gathered without their flows, and without a position,
+    /// so that what a kill leaves of it is of no use to anybody.
+    fn write_ahead(&self, state: &mut State) -> Result<(), IndexError> {
+        self.fail_on_order()?;
+        let mut batch = sled::Batch::default();
+        if !std::mem::replace(&mut state.ahead, true) {
+            batch.remove(b"p");
+        }
+        state.take_messages(&mut batch);
+        self.db.apply_batch(batch)?;
+        Ok(())
+    }
+
     fn write_batch(&self, state: &mut State) -> Result<(), IndexError> {
         let Some(position) = state.position else {
             return Ok(());
         };
         self.fail_on_order()?;
+        if state.ahead {
+            let dirty = std::mem::take(&mut state.flows.dirty);
+            for numbers in Vec::from_iter(dirty).chunks(BATCH_FLOWS) {
+                let mut batch = sled::Batch::default();
+                state.flows.write(numbers.iter().copied(), &mut batch);
+                self.db.apply_batch(batch)?;
+            }
+        }
         let mut batch = sled::Batch::default();
-        for (id, (old, new)) in state.batch.drain() {
-            let old_place = old.as_ref().and_then(|it| turn_key(id, it, &state.flows));
-            let new_place = new.as_ref().and_then(|it| turn_key(id, it, &state.flows));
-            if let Some(key) = old_place.filter(|it| Some(it) != new_place.as_ref()) {
-                batch.remove(key);
-            }
-            if let Some(old) = &old {
-                let gone = fingerprint(id, &old.encode());
-                state.digest = state.digest.wrapping_sub(gone);
-            }
-            match new {
-                Some(entry) => {
-                    let octets = entry.encode();
-                    state.digest = state.digest.wrapping_add(fingerprint(id, &octets));
-                    if let Some(key) = new_place {
-                        batch.insert(key, octets.as_slice());
-                    }
-                    batch.insert(&message_key(id), octets);
-                }
-                None if old.is_some() => batch.remove(&message_key(id)),
-                None => {}
-            }
-        }
-        for number in std::mem::take(&mut state.flows.dirty) {
-            if let Some(octets) = state.flows.encode(number) {
-                batch.insert(&flow_key(number), octets);
-            }
-        }
+        state.take_messages(&mut batch);
+        let dirty = std::mem::take(&mut state.flows.dirty);
+        state.flows.write(dirty, &mut batch);
         let form = PositionForm {
             format: FORMAT,
             boot: self.boot.clone(),
@@ -393,6 +441,7 @@ impl Index {
         let form = serde_json::to_vec(&form).map_err(|it| IndexError(it.to_string()))?;
         batch.insert(b"p", form);
         self.db.apply_batch(batch)?;
+        state.ahead = false;
         Ok(())
     }
 

@@ -199,6 +199,7 @@ impl Engine {
         let mut at = index.position().unwrap_or_else(|| self.beginning());
         self.rebuilt.0.store(0, Ordering::Relaxed);
         self.rebuilt.1.store(self.distance(at), Ordering::Relaxed);
+        index.hurry(true);
         while self.distance(at) > LAST_BYTES {
             if self.progress.borrow().closed {
                 return Ok(suspects);
@@ -206,6 +207,7 @@ impl Engine {
             let to = self.durable();
             at = self.follow(&index, at, to, &mut suspects)?;
         }
+        index.hurry(false);
         let mut log = self.log();
         self.follow(&index, at, log.head.position(), &mut suspects)?;
         self.history().end_rebuild();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::spool::waiting::{Amount, FlowKey, FlowSummary};
 
 use super::entry::{Entry, Status, timestamp};
+use super::keys::flow_key;
 
 /// More than 20 in an hour make a mailing: 21 times tell.
 const RECENT: usize = 21;
@@ -169,8 +170,17 @@ impl Flows {
         found.into_iter().map(|it| it.1).collect()
     }
 
+    /// Puts these flows into a batch of sled's.
+    pub fn write(&self, numbers: impl IntoIterator<Item = u32>, batch: &mut sled::Batch) {
+        for number in numbers {
+            if let Some(octets) = self.encode(number) {
+                batch.insert(&flow_key(number), octets);
+            }
+        }
+    }
+
     /// The written form of a flow.
-    pub fn encode(&self, number: u32) -> Option<Vec<u8>> {
+    fn encode(&self, number: u32) -> Option<Vec<u8>> {
         let flow = self.flows.get(&number)?;
         let form = FlowForm {
             relay: flow.key.relay.clone(),

@@ -3,6 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::super::durable::Step;
+use super::super::index::{Consequences, Index};
+use super::super::record::Position;
+use super::super::recover::decode;
+use super::super::scan::{Found, Scan};
 use super::*;
 
 /// A spool that reads its log in the background, however short it is.
@@ -153,4 +157,66 @@ async fn an_index_that_cannot_be_read_any_more_is_read_from_the_log_again() {
     // Who asks again is answered, once there is another one.
     assert_eq!(spool.all().await, waiting);
     assert_eq!(spool.status().await.ready, spool.counted().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_made_in_a_hurry_is_nobodys_until_it_is_written_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    for number in 0..200 {
+        let from = format!("user{number}@example.org");
+        let message = spool.accept(&from, 300).await;
+        if number % 3 == 0 {
+            spool.finish(&message, number).await;
+        }
+    }
+    spool.until_complete().await.unwrap();
+    let counted = spool.counted().await;
+    let engine = &spool.0;
+    let path = directory.path().join("another");
+    let another = || Index::open(&path, 1 << 20, "boot".into()).unwrap();
+    // What came of it, after so many messages.
+    let made = |messages: usize, whole: bool| {
+        std::fs::remove_dir_all(&path).ok();
+        let index = another();
+        index.hurry(true);
+        let mut consequences = Consequences::default();
+        let mut left = messages;
+        'log: for (name, end) in engine.library.segments(0) {
+            let mut scan = Scan::new(&engine.store, name, 0, end).unwrap();
+            while let Some(Found::Frame {
+                offset,
+                header,
+                words,
+            }) = scan.next().unwrap()
+            {
+                let record = decode(&engine.store, name, &header, &words).unwrap();
+                let place = |offset| Position {
+                    segment: name.number,
+                    offset,
+                };
+                let bytes = header.frame_bytes();
+                let (at, next) = (place(offset), place(offset + bytes));
+                let record = record.unwrap();
+                let followed = index.follow(at, next, bytes, &record, &mut consequences);
+                followed.unwrap();
+                left -= 1;
+                if left == 0 {
+                    break 'log;
+                }
+            }
+        }
+        if whole {
+            index.write().unwrap();
+        }
+        drop(index);
+        another()
+    };
+    let cut_off = made(150, false);
+    assert_eq!(cut_off.position(), None);
+    assert_eq!(cut_off.written_in(), None);
+    drop(cut_off);
+    let whole = made(usize::MAX, true);
+    assert!(whole.position().is_some() && whole.is_whole().unwrap());
+    assert_eq!(whole.messages(), counted.messages);
 }

@@ -34,7 +34,7 @@ pub fn short_size(bytes: u64) -> String {
 fn scaled(bytes: u64, units: &[&str]) -> String {
     let (mut value, mut unit) = (bytes, 0);
     let mut tenths = 0;
-    // 999.95 kB and more is a megabyte: rounding must not print four digits.
+    // Cut, not rounded: rounded, 999,999 would be 1000 kB.
     while value >= 1000 && unit + 1 < units.len() {
         tenths = value % 1000 / 100;
         value /= 1000;

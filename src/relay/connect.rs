@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::auth::{Login, Mechanism, choose, log_in};
+use super::elsewhere::Provisional;
 use super::find::{Found, find};
 use super::lessons::Lessons;
 use super::secure::TlsFacts;
@@ -32,16 +33,6 @@ pub(super) struct Target {
     pub(super) relay: Arc<Relay>,
     pub(super) timeouts: Timeouts,
     pub(super) hostname: String,
-}
-
-/// Why what a server lacks is not the relay's last word.
-pub(super) enum Provisional {
-    /// It is one of the fallback servers that are configured.
-    Fallback,
-    /// Mail servers of a lower preference were not reached.
-    NotFirst,
-    /// It answered EHLO with this, and took HELO.
-    NoEhlo(String),
 }
 
 /// A connection that is ready for MAIL, and what happened on it so far.
@@ -279,7 +270,7 @@ impl Dialer {
             match made {
                 Ok(mut connection) => {
                     if connection.provisional.is_none() {
-                        self.compare(&mut connection, &name, &firsts);
+                        connection.compare(&self.lessons, &name, &firsts);
                     }
                     return Ok(connection);
                 }
@@ -305,18 +296,6 @@ impl Dialer {
         });
         attempt.reached = reached;
         Err(error)
-    }
-
-    /// Notes what this server offers, and what is known of those that are as good.
-    fn compare(&self, connection: &mut Connection, name: &str, firsts: &[String]) {
-        let relay = &connection.target.relay.name;
-        self.lessons.offers(relay, name, &connection.offered);
-        if !firsts.iter().any(|it| it == name) {
-            connection.provisional = Some(Provisional::NotFirst);
-            return;
-        }
-        let others = firsts.iter().filter(|it| *it != name);
-        connection.equals = others.map(|it| self.lessons.offered(relay, it)).collect();
     }
 
     /// One address: TCP, TLS, greeting, EHLO, STARTTLS, AUTH.

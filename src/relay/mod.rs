@@ -9,6 +9,7 @@ mod auth;
 mod connect;
 mod content;
 mod dialogue;
+mod elsewhere;
 #[cfg(test)]
 mod fake;
 mod find;

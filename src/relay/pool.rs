@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connect::{Connection, Dialer, Provisional, Target, Unconnected};
+use super::connect::{Connection, Dialer, Target, Unconnected};
 use super::dialogue::{After, Stale, transact};
 use super::notes::failed;
 use super::transcript::Transcript;
@@ -17,7 +17,6 @@ use crate::clock::Clock;
 use crate::config::Relay;
 use crate::dns::Dns;
 use crate::oauth::Tokens;
-use crate::smtp::Extensions;
 
 /// A connection without work is kept this long: servers close theirs after minutes, and
 /// a batch has no longer gaps.
@@ -27,7 +26,8 @@ const IDLE_MAXIMUM: Duration = Duration::from_secs(10);
 const UNUSED_MAXIMUM: Duration = Duration::from_secs(300);
 /// A connection is used this long at most, so that changed DNS is noticed.
 const AGE_MAXIMUM: Duration = Duration::from_secs(600);
-/// And one to a fallback server this long, so that the first is found again.
+/// And one to a fallback server this long, so that the first is found again: at once, or
+/// when its silence is forgotten.
 const FALLBACK_AGE_MAXIMUM: Duration = Duration::from_secs(60);
 /// How long a server may take to answer QUIT.
 const QUIT_MAXIMUM: Duration = Duration::from_secs(2);
@@ -360,39 +360,6 @@ impl Drop for Slot {
 }
 
 impl Connection {
-    /// What this server lacks for a message, if another of the relay's may have it: no
-    /// message ends because the best server is away, or its EHLO was not taken.
-    pub(super) fn said_here(&self, error: RelayError) -> RelayError {
-        if !matches!(
-            error,
-            RelayError::Unsupported { .. } | RelayError::TooLarge { .. }
-        ) {
-            return error;
-        }
-        let lacks = |offered: &Extensions| match &error {
-            RelayError::Unsupported { what: "8BITMIME" } => !offered.eight_bit_mime,
-            RelayError::TooLarge { size_bytes, .. } => {
-                (offered.size.flatten()).is_some_and(|limit_bytes| limit_bytes < *size_bytes)
-            }
-            _ => !offered.smtputf8,
-        };
-        let (why, first_is_away) = match &self.provisional {
-            Some(Provisional::Fallback) => ("it is a fallback server".to_owned(), true),
-            Some(Provisional::NotFirst) => {
-                let why = "it is not the first of the relay's mail servers";
-                (why.to_owned(), true)
-            }
-            Some(Provisional::NoEhlo(said)) => (format!("it answered EHLO with {said}"), false),
-            None if self.equals.iter().all(|it| it.as_ref().is_some_and(lacks)) => return error,
-            None => ("another of the relay's mail servers may".to_owned(), false),
-        };
-        RelayError::NotHere {
-            what: format!("at {}: {error}", self.server),
-            why,
-            first_is_away,
-        }
-    }
-
     /// Whether it was made as this target would make it: never with another's
     /// credentials, never with less TLS.
     fn fits(&self, target: &Target) -> bool {

@@ -49,7 +49,8 @@ impl Default for Lifecycle {
     }
 }
 
-/// Tells that a task which the program cannot do without is gone; a panic drops it, too.
+/// Tells that a task which the program cannot do without is gone.
+#[derive(Clone)]
 struct Vital {
     name: String,
     failure: watch::Sender<Option<String>>,
@@ -64,10 +65,14 @@ impl Vital {
     }
 }
 
-impl Drop for Vital {
+/// Owned by a task, and so dropped with whatever the task dies of: does this if that is a
+/// panic.
+struct OnPanic<P: FnOnce()>(Option<P>);
+
+impl<P: FnOnce()> Drop for OnPanic<P> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.fail("panicked");
+        if let Some(panicked) = self.0.take().filter(|_| std::thread::panicking()) {
+            panicked();
         }
     }
 }
@@ -79,6 +84,19 @@ impl Lifecycle {
         F: Future<Output = ()> + Send + 'static,
     {
         self.tasks.spawn(task);
+    }
+
+    /// Starts a task that stopping waits for, and does something if it panics.
+    pub fn spawn_or<F, P>(&self, task: F, panicked: P)
+    where
+        F: Future<Output = ()> + Send + 'static,
+        P: FnOnce() + Send + 'static,
+    {
+        let on_panic = OnPanic(Some(panicked));
+        self.spawn(async move {
+            let _on_panic = on_panic;
+            task.await;
+        });
     }
 
     /// Starts a task that the program cannot do without and that stopping waits for.
@@ -93,13 +111,13 @@ impl Lifecycle {
             name: name.into(),
             failure: self.failure.clone(),
         };
-        self.tasks.spawn(async move {
-            // Owned by the task, so that it is dropped with whatever the task dies of.
-            let vital = vital;
+        let panicked = vital.clone();
+        let watched = async move {
             if let Err(how) = task.await {
                 vital.fail(&how);
             }
-        });
+        };
+        self.spawn_or(watched, move || panicked.fail("panicked"));
     }
 
     /// Resolves when a vital task ended unasked; which, and how.

@@ -17,36 +17,13 @@ use crate::spool::{FlowKey, Lease, Leased, Released, Settled, SpoolError, Waitin
 use crate::verify;
 
 use crate::daemon::alarms::Kind;
-use crate::daemon::desk::{Desk, Event};
-use crate::daemon::lifecycle::Lifecycle;
+use crate::daemon::desk::Event;
 use crate::daemon::transaction::{End, Ended};
 
 use super::{DISK_PAUSE, Delivery, Sending};
 
 /// While a probe is on its way no other one goes; this long at most.
 pub(super) const PROBE_PATIENCE: Duration = Duration::from_secs(20 * 60);
-
-/// Tells of the end of a transaction that panicked: else its message would count as being
-/// sent for ever, and the relay would have a connection less.
-struct Unended {
-    grant: Grant,
-    desk: Desk,
-    lifecycle: Lifecycle,
-}
-
-impl Drop for Unended {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let (grant, desk) = (self.grant.clone(), self.desk.clone());
-        self.lifecycle.spawn(async move {
-            let end = End::Lost;
-            let ended = Event::Ended(Box::new(Ended { grant, end }));
-            desk.tell(ended).await.ok();
-        });
-    }
-}
 
 impl Delivery {
     /// Writes grants down and starts their transactions; returns how many were started.
@@ -108,21 +85,31 @@ impl Delivery {
             let health = Arc::new(book.health.clone());
             let relay = Arc::new(relay.clone());
             let (office, desk) = (self.office.clone(), self.desk.clone());
-            let unended = Unended {
-                grant: grant.clone(),
-                desk: desk.clone(),
-                lifecycle: office.lifecycle.clone(),
-            };
-            self.office.lifecycle.spawn(async move {
-                // Owned by the task, so that it is dropped with whatever the task dies of.
-                let _unended = unended;
+            let lost = self.told_as_lost(grant.clone());
+            let carried_out = async move {
                 let ended = office.carry_out(grant, relay, health).await;
                 // The desk is gone only when the daemon has stopped.
                 desk.tell(Event::Ended(Box::new(ended))).await.ok();
-            });
+            };
+            self.office.lifecycle.spawn_or(carried_out, lost);
         }
         self.give_back(unused).await;
         written.map(|()| started)
+    }
+
+    /// Tells of the end of a transaction that panicked: else its message would count as
+    /// being sent for ever, and the relay would have a connection less.
+    fn told_as_lost(&self, grant: Grant) -> impl FnOnce() + Send + use<> {
+        let (desk, lifecycle) = (self.desk.clone(), self.office.lifecycle.clone());
+        move || {
+            let ended = Box::new(Ended {
+                grant,
+                end: End::Lost,
+            });
+            lifecycle.spawn(async move {
+                desk.tell(Event::Ended(ended)).await.ok();
+            });
+        }
     }
 
     /// Has the log forget leases that were not used; one that stays in it counts as used

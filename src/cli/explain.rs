@@ -53,6 +53,8 @@ struct Explanation {
     remedy: String,
     rule: String,
     fallback: bool,
+    #[serde(skip)]
+    known: bool,
 }
 
 /// Explains a text, or every refusal in a bounce message.
@@ -145,6 +147,7 @@ fn looks_like_a_file(word: &str) -> bool {
 
 fn explanation(said: Said, finding: Finding) -> Explanation {
     let some = |text: String| Some(text).filter(|it| !it.is_empty());
+    let known = finding.is_known();
     Explanation {
         recipient: some(said.recipient),
         server: some(said.server),
@@ -153,12 +156,16 @@ fn explanation(said: Said, finding: Finding) -> Explanation {
         enhanced: said.enhanced.map(|it| it.to_string()),
         text: said.text,
         class: finding.class.name(),
-        meaning: finding.class.phrase(),
+        meaning: match known {
+            true => finding.class.phrase(),
+            false => "these words are not known here",
+        },
         action: finding.action.name(),
         action_text: finding.action.phrase(),
         remedy: finding.remedy,
         rule: finding.rule,
         fallback: finding.fallback,
+        known,
     }
 }
 
@@ -174,13 +181,19 @@ fn lines(look: &Look, it: &Explanation) -> Vec<String> {
         lines.push(look.fit(&about, look.width));
     }
     lines.extend(look.wrap(&it.text, 2));
-    let verdict = format!("{} ({})", it.meaning, it.class);
+    let verdict = match it.known {
+        true => format!("{} ({})", it.meaning, it.class),
+        false => it.meaning.to_owned(),
+    };
     lines.extend(
         look.wrap(&verdict, 0)
             .iter()
             .map(|line| look.tone(Tone::Strong, line)),
     );
     lines.extend(look.wrap(&it.remedy, 0));
+    if !it.known {
+        return lines;
+    }
     let mut done = format!("what penstock does: {}", it.action_text);
     if it.fallback {
         let basis = format!("; no rule knows these words: judged by {}", it.rule);

@@ -67,6 +67,9 @@ fn restrained(action: Action, refusal: &Refusal<'_>) -> Action {
 }
 
 #[cfg(test)]
+mod whose_trouble;
+
+#[cfg(test)]
 mod tests {
     use super::super::finding::Class;
     use super::*;

@@ -3,10 +3,16 @@
 
 use crate::mail::{EnhancedStatus, Stage};
 
-use super::finding::{Action, Class, Finding, Refusal};
+use super::finding::{Action, Class, Finding, NOTHING, Refusal};
+use super::no_reply;
 
 /// Judges a refusal whose words no rule knows.
 pub fn judge(refusal: &Refusal<'_>) -> Finding {
+    if refusal.code.is_none()
+        && let Some(finding) = no_reply::by_words(refusal.text, refusal.enhanced)
+    {
+        return finding;
+    }
     let transient = refusal.code.is_some_and(|it| (400..500).contains(&it))
         || (refusal.code.is_none() && refusal.enhanced.is_some_and(|it| it.class == 4));
     // "Bad sequence of commands" is about the session, whatever its status: no message
@@ -50,9 +56,9 @@ pub fn judge(refusal: &Refusal<'_>) -> Finding {
         None => finding(
             Class::Temporary,
             Action::Retry,
-            "These words are not known here and carry no reply code. Look at the whole \
-             reply of the server.",
-            "nothing".into(),
+            "These words carry no reply code, and nothing here knows them. Give the whole reply \
+             of the server with its code, or the whole bounce message.",
+            NOTHING.into(),
         ),
     }
 }
@@ -115,6 +121,13 @@ const NO_TLS: Verdict = (
     Class::Tls,
     Action::PauseRelay,
     "The server wants TLS before it goes on: set tls = \"required\", or use port 587 or 465.",
+);
+/// 454 to STARTTLS (RFC 3207 section 4): it was asked for, and cannot be had.
+const NO_TLS_AT_PRESENT: Verdict = (
+    Class::Tls,
+    Action::PauseRelay,
+    "The server offers STARTTLS and cannot do it at present: its operator must mend that. \
+     Where the provider has port 465, try that.",
 );
 const UNKNOWN_RECIPIENT: Verdict = (
     Class::RecipientUnknown,
@@ -216,8 +229,8 @@ fn by_status(status: EnhancedStatus, transient: bool) -> Option<Verdict> {
             Action::FailMessage,
             "The form of the content was refused: send it in a plainer form.",
         ),
-        (7, 8 | 9 | 11 | 12 | 14 | 18) => NO_LOGIN,
-        (7, 10) => NO_TLS,
+        (7, 8 | 9 | 12 | 14) => NO_LOGIN,
+        (7, 10 | 11) => NO_TLS,
         (7, 13) => (
             Class::AccountSuspended,
             Action::PauseRelay,
@@ -225,13 +238,16 @@ fn by_status(status: EnhancedStatus, transient: bool) -> Option<Verdict> {
              relay resume.",
         ),
         (7, 15 | 16) if transient => TEMPORARY,
-        (7, 17 | 2 | 19) => (
+        // From 124 on Exchange's own: its groups and mailboxes choose who may write to them.
+        (7, 2 | 17..=19 | 124 | 133..=136) => (
             Class::RecipientRefuses,
             Action::FailRecipient,
             "The recipient does not take mail from this sender: ask the recipient by \
              another way.",
         ),
-        (7, 20..=24 | 26 | 27 | 29 | 30) => AUTHENTICITY,
+        // The sender's domain takes no mail itself (RFC 7505 section 4.2).
+        (7, 27) => BAD_SENDER,
+        (7, 20..=24 | 26 | 29) => AUTHENTICITY,
         (7, 25) => (
             Class::Policy,
             Action::PauseRelay,
@@ -320,10 +336,10 @@ fn by_code(code: u16, stage: Option<Stage>) -> Verdict {
         432 | 454 | 530 | 534 | 535 | 538
             if stage.is_none_or(|it| it <= Stage::Auth || code == 530) =>
         {
-            if code == 538 || (code == 454 && stage == Some(Stage::StartTls)) {
-                NO_TLS
-            } else {
-                NO_LOGIN
+            match (code, stage) {
+                (538, _) => NO_TLS,
+                (454, Some(Stage::StartTls)) => NO_TLS_AT_PRESENT,
+                _ => NO_LOGIN,
             }
         }
         400..500 => TEMPORARY,
@@ -394,6 +410,29 @@ mod tests {
                 (Class::AccountSuspended, PauseRelay),
             ),
             (550, "5.7.1", Stage::FinalDot, (Class::Refused, FailMessage)),
+            // About the recipient (RFC 7293), not about a login.
+            (
+                550,
+                "5.7.18",
+                Stage::Recipient,
+                (Class::RecipientRefuses, FailRecipient),
+            ),
+            (
+                550,
+                "5.7.134",
+                Stage::FinalDot,
+                (Class::RecipientRefuses, FailRecipient),
+            ),
+            (
+                550,
+                "5.7.27",
+                Stage::Recipient,
+                (Class::SenderNotAllowed, HoldSender),
+            ),
+            // REQUIRETLS in the registry, a login at Microsoft: no word of SPF.
+            (550, "5.7.30", Stage::Mail, (Class::Refused, HoldSender)),
+            (538, "5.7.11", Stage::Auth, (Class::Tls, PauseRelay)),
+            (454, "", Stage::StartTls, (Class::Tls, PauseRelay)),
             (550, "5.7.1", Stage::Mail, (Class::Refused, HoldSender)),
             (554, "", Stage::Mail, (Class::Refused, HoldSender)),
             (554, "5.0.0", Stage::Mail, (Class::Refused, HoldSender)),

@@ -213,6 +213,9 @@ pub struct Refusal<'a> {
     pub server: &'a str,
 }
 
+/// The rule of a judgement that rests on nothing.
+pub(super) const NOTHING: &str = "nothing";
+
 /// What a refusal means and what is done about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
@@ -226,4 +229,11 @@ pub struct Finding {
     pub rule: String,
     /// No rule knows the words: judged by enhanced status, code or stage alone.
     pub fallback: bool,
+}
+
+impl Finding {
+    /// Whether anything of what was said is known here: words, a status or a reply code.
+    pub fn is_known(&self) -> bool {
+        !self.fallback || self.rule != NOTHING
+    }
 }

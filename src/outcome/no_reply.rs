@@ -1,6 +1,8 @@
 //! Judging what ended a delivery without a reply: by what went wrong.
 
-use crate::mail::Stage;
+use std::time::Duration;
+
+use crate::mail::{EnhancedStatus, Stage};
 use crate::relay::RelayError;
 
 use super::fallback;
@@ -158,4 +160,150 @@ pub fn judge(error: &RelayError) -> Finding {
         }
     };
     fallback::finding(class, action, remedy, rule.to_owned())
+}
+
+/// Judges words without a reply code that tell of no reply: ours, as `relay test`, `show` and
+/// a report word them, and what TLS libraries and the system say everywhere.
+pub fn by_words(text: &str, status: Option<EnhancedStatus>) -> Option<Finding> {
+    let text = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|it| text.contains(it));
+    let nothing = String::new;
+    let error = if says(&["our own trouble:"]) {
+        RelayError::Ours { detail: nothing() }
+    } else if says(&["offers no tls, and the password"]) {
+        RelayError::NoSecureLogin { server: nothing() }
+    } else if says(&["no usable login mechanism"]) {
+        RelayError::AuthUnavailable { offered: nothing() }
+    } else if says(CERTIFICATE) {
+        RelayError::Tls {
+            server: nothing(),
+            detail: nothing(),
+        }
+    } else if says(&["no reply at greeting"]) {
+        RelayError::Silent {
+            stage: Stage::Greeting,
+            after: Duration::ZERO,
+        }
+    } else if says(&["cannot look up "]) || (status.is_none() && says(RESOLVER)) {
+        RelayError::Dns {
+            name: nothing(),
+            detail: nothing(),
+        }
+    } else if says(&["cannot connect to "]) || (status.is_none() && says(NETWORK)) {
+        // With a status it is another server's word about the next one (4.4.1).
+        RelayError::Connect {
+            server: nothing(),
+            detail: nothing(),
+        }
+    } else {
+        return None;
+    };
+    Some(Finding {
+        fallback: false,
+        ..judge(&error)
+    })
+}
+
+const CERTIFICATE: &[&str] = &[
+    "the certificate is not for ",
+    "the certificate names no host",
+    "the certificate is a ca certificate",
+    "the certificate has expired",
+    "certificate has expired",
+    "certificate verify failed",
+    "certificate verification failed",
+    "signed by nobody who is trusted here",
+    "self-signed certificate",
+    "self signed certificate",
+    "unable to get local issuer certificate",
+    "does not answer with tls",
+    "no tls with ",
+    "tls handshake failed",
+    "ssl handshake failed",
+    "wrong version number",
+];
+const RESOLVER: &[&str] = &[
+    "temporary failure in name resolution",
+    "name or service not known",
+    "could not resolve host",
+];
+const NETWORK: &[&str] = &[
+    "connection refused",
+    "connection timed out",
+    "no route to host",
+    "network is unreachable",
+    "host is unreachable",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{bounce::Said, classify, rules::Rules};
+    use super::*;
+
+    #[test]
+    fn words_of_a_connection_that_failed_are_explained_by_what_they_are() {
+        for (text, class, rule) in [
+            (
+                "SSL: CERTIFICATE_VERIFY_FAILED certificate verify failed: self-signed certificate",
+                Class::Tls,
+                "tls",
+            ),
+            (
+                "4.7.5 the certificate is not for smtp.example.nl but for mx.example.net",
+                Class::Tls,
+                "tls",
+            ),
+            (
+                "no TLS with smtp.example.nl: the certificate has expired",
+                Class::Tls,
+                "tls",
+            ),
+            (
+                "smtp.example.nl offers no TLS, and the password is not sent in clear",
+                Class::Tls,
+                "no tls for the login",
+            ),
+            ("Connection refused", Class::Unreachable, "no connection"),
+            (
+                "4.4.1 cannot connect to smtp.example.nl:587: connection refused",
+                Class::Unreachable,
+                "no connection",
+            ),
+            (
+                "no reply at greeting within 30 s",
+                Class::Unreachable,
+                "silence",
+            ),
+            (
+                "cannot look up smtp.example.nl: no answer",
+                Class::Unreachable,
+                "dns",
+            ),
+        ] {
+            let said = Said::read(text);
+            let it = classify(Rules::compiled_in(), &said.refusal());
+            assert_eq!(
+                (it.class, it.action, it.rule.as_str()),
+                (class, Action::PauseRelay, rule),
+                "{text}"
+            );
+            assert!(!it.fallback && it.is_known(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_says_the_same_words_with_a_code_or_a_status_is_judged_by_those() {
+        for (text, class) in [
+            ("421 Connection refused", Class::Temporary),
+            ("554 5.7.1 Connection refused", Class::Refused),
+            (
+                "4.4.1 connect to mx.example.org: Connection refused",
+                Class::Temporary,
+            ),
+        ] {
+            let said = Said::read(text);
+            let it = classify(Rules::compiled_in(), &said.refusal());
+            assert_eq!(it.class, class, "{text}: {}", it.rule);
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Finding what a server said in what a person has: a line of a log, the words of an
 //! error, or a whole bounce message.
 
+mod plain;
+
 use mail_parser::PartType;
 use mail_parser::decoders::html::html_to_text;
 
@@ -71,15 +73,34 @@ pub fn read(octets: &[u8]) -> Vec<Said> {
         return from_status;
     }
     if !looks_like_a_message(&text) {
-        return vec![Said::read(&text)];
+        let listed = match text.trim().contains('\n') {
+            true => plain::recipients(&text),
+            false => Vec::new(),
+        };
+        return match listed.is_empty() {
+            true => vec![Said::read(&text)],
+            false => listed,
+        };
     }
     let decoded = decoded(octets);
     let from_status = per_recipient(&decoded);
     if !from_status.is_empty() {
         return from_status;
     }
-    let said = quoted(&decoded).or_else(|| quoted(&text));
+    let bodies = [body(&decoded), body(&text)];
+    let listed = bodies.iter().map(|it| plain::recipients(it));
+    if let Some(listed) = listed.into_iter().find(|it| !it.is_empty()) {
+        return listed;
+    }
+    let said = bodies.iter().find_map(|it| quoted(it));
     vec![said.unwrap_or_else(|| Said::read(&text))]
+}
+
+/// What stands behind the header.
+fn body(text: &str) -> &str {
+    text.find("\n\n")
+        .or_else(|| text.find("\r\n\r\n"))
+        .map_or("", |it| &text[it..])
 }
 
 /// The texts of a message without their transfer encodings, HTML as plain words.
@@ -221,13 +242,9 @@ fn after_type(value: &str) -> &str {
     }
 }
 
-/// The paragraph of a plain bounce in which a reply code stands (qmail, Exim, sendmail's
+/// The paragraph of a bounce without addresses in which a reply code stands (sendmail's
 /// transcript, Exchange's words for people).
-fn quoted(text: &str) -> Option<Said> {
-    let body = text
-        .find("\n\n")
-        .or_else(|| text.find("\r\n\r\n"))
-        .map_or("", |it| &text[it..]);
+fn quoted(body: &str) -> Option<Said> {
     let lines: Vec<&str> = body.lines().collect();
     let place = lines.iter().position(|it| code_in(it).is_some())?;
     let mut words = lines[place].trim_start_matches(['<', ' ', '>']).to_owned();
@@ -240,7 +257,7 @@ fn quoted(text: &str) -> Option<Said> {
     }
     let mut said = Said::read(&words);
     if said.stage.is_none() {
-        // Exim and qmail tell the command on the line before.
+        // The command stands on the line before.
         said.stage = place.checked_sub(1).and_then(|it| stage_in(lines[it]));
     }
     Some(said)
@@ -253,7 +270,10 @@ fn code_in(text: &str) -> Option<(u16, usize)> {
     let place = (0..octets.len().min(8192)).find(|&place| {
         let digits = octets.get(place..place + 3);
         digits.is_some_and(|it| {
-            matches!(it[0], b'4' | b'5') && it[1..].iter().all(u8::is_ascii_digit)
+            // 465 and 587 are ports, of a server that was not reached.
+            matches!(it[0], b'4' | b'5')
+                && it[1..].iter().all(u8::is_ascii_digit)
+                && !matches!(it, b"465" | b"587")
         }) && matches!(
             octets.get(place + 3),
             None | Some(b' ' | b'-' | b'\r' | b'\n' | b'#')
@@ -279,7 +299,16 @@ fn opens_a_reply(before: &str, place: usize) -> bool {
 
 /// The stage, from the words that Postfix, Exim and others put beside a reply.
 fn stage_in(text: &str) -> Option<Stage> {
-    let text = text.to_ascii_lowercase();
+    // Bounces fold their lines anywhere.
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = words.join(" ").to_ascii_lowercase();
+    // As `relay test` and a report word it.
+    if let Some(said) = text.split("refused at ").nth(1) {
+        let name = said.split(':').next().unwrap_or_default();
+        if let Some(stage) = Stage::from_name(name) {
+            return Some(stage);
+        }
+    }
     let told = [
         ("end of data", Stage::FinalDot),
         ("in reply to rcpt to", Stage::Recipient),
@@ -335,6 +364,18 @@ mod tests {
                 Some(Stage::FinalDot),
             ),
             ("sent 550 messages", None, "", None),
+            (
+                "cannot connect to smtp.example.nl:587 in time",
+                None,
+                "",
+                None,
+            ),
+            (
+                "refused at auth: 535 5.7.8 authentication failed",
+                Some(535),
+                "5.7.8",
+                Some(Stage::Auth),
+            ),
         ] {
             let said = Said::read(text);
             assert_eq!(said.code, code, "{text}");
@@ -369,6 +410,7 @@ mod tests {
         let said = read(bounce.as_bytes());
         assert_eq!(said[0].code, Some(553));
         assert!(said[0].text.contains("rcpthosts"), "{said:?}");
+        assert_eq!(said[0].recipient, "a@example.org");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use super::finding::Refusal;
 const BOUNCE_MAXIMUM_BYTES: usize = 1 << 20;
 /// A bounce has three parts, a few more with pictures.
 const PARTS_MAXIMUM: usize = 20;
+/// No reply without a code has more lines.
+const REPLY_MAXIMUM_LINES: usize = 20;
 /// A bounce that speaks of more recipients than this is cut short.
 const RECIPIENTS_MAXIMUM: usize = 100;
 
@@ -78,7 +80,7 @@ pub fn read(octets: &[u8]) -> Vec<Said> {
             false => Vec::new(),
         };
         return match listed.is_empty() {
-            true => vec![Said::read(&text)],
+            true => vec![words(&text)],
             false => listed,
         };
     }
@@ -94,6 +96,19 @@ pub fn read(octets: &[u8]) -> Vec<Said> {
     }
     let said = bodies.iter().find_map(|it| quoted(it));
     vec![said.unwrap_or_else(|| Said::read(&text))]
+}
+
+/// A text that is no bounce. One that is long and has neither code nor status is no reply
+/// (a file that was named by mistake): a word in the midst of it would tell nothing.
+fn words(text: &str) -> Said {
+    let said = Said::read(text);
+    let is_reply = said.code.is_some()
+        || said.enhanced.is_some()
+        || text.lines().nth(REPLY_MAXIMUM_LINES).is_none();
+    match is_reply {
+        true => said,
+        false => Said::read(text.trim().lines().next().unwrap_or_default()),
+    }
 }
 
 /// What stands behind the header.
@@ -411,6 +426,15 @@ mod tests {
         assert_eq!(said[0].code, Some(553));
         assert!(said[0].text.contains("rcpthosts"), "{said:?}");
         assert_eq!(said[0].recipient, "a@example.org");
+    }
+
+    #[test]
+    fn a_file_that_is_no_bounce_is_not_taken_for_one() {
+        let configuration = include_str!("../../conf/penstock.toml");
+        let said = read(configuration.as_bytes());
+        let it = super::super::classify(super::super::Rules::compiled_in(), &said[0].refusal());
+        assert_eq!(said.len(), 1);
+        assert!(!it.is_known(), "{said:?} {it:?}");
     }
 
     #[test]

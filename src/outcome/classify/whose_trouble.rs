@@ -29,6 +29,18 @@ fn what_is_the_accounts_trouble_never_fails_mail() {
         "550 5.7.1 Your account has been suspended, contact support",
         "550 Outgoing mail from \"example.nl\" has been suspended.",
         "550 Domain example.nl has an outgoing mail suspension. Message discarded.",
+        "550 The account has exceeded the maximum number of emails per day",
+        "550 You have reached your hourly email limit",
+        "550 5.7.1 You have sent too many emails in the last hour",
+        "550 5.7.1 You have used all your credits",
+        "550 5.7.1 You must purchase a plan to send to this recipient",
+        "550 5.7.1 Sandbox accounts may send to verified recipients only",
+        "550 5.7.1 SMTP sending is disabled for this mailbox",
+        "554 5.7.1 Sending is temporarily disabled for this account",
+        "550 5.7.1 Your account may not do that before Friday",
+        "550 5.7.0 Password expired, please change it in webmail",
+        "550 5.7.1 Your IP is not allowed to use this relay",
+        "554 5.2.0 STOREDRV.Submission.Exception:AccountDisabledException",
     ] {
         for stage in SENDING {
             let it = judged(stage, reply);
@@ -86,6 +98,17 @@ fn what_is_one_messages_or_one_recipients_trouble_pauses_no_relay() {
         ("550 Relaying nicht erlaubt", Class::RelayingDenied),
         ("554 Ihre Nachricht wurde als Spam erkannt", Class::Spam),
         ("550 5.2.1 account suspended", Class::RecipientRefuses),
+        (
+            "550 5.2.1 Delivery is disabled for this account",
+            Class::RecipientRefuses,
+        ),
+        (
+            "550 5.7.1 Rejected by our outbound spam filter",
+            Class::Spam,
+        ),
+        ("550 host is listed in multi.surbl.org", Class::Blacklisted),
+        ("550 5.7.1 message authentication failed", Class::Policy),
+        ("554 5.7.1 Sender authentication failed", Class::Policy),
     ] {
         for stage in [Stage::Recipient, Stage::FinalDot] {
             let it = judged(stage, reply);

@@ -185,16 +185,38 @@ fn is_aside((attempt, verdict): &(&Attempt, Verdict)) -> bool {
     matches!(verdict, Verdict::Wait(_)) && attempt.stage >= Stage::Mail
 }
 
-/// The waiting recipients of the next transaction, in turn: those never tried first,
-/// then those tried longest ago, so that no part of a message starves behind another.
+/// The waiting recipients of the next transaction, in turn: those that had none since the
+/// message became due, and of these those never tried first, then those tried longest ago,
+/// so that no part of a message starves behind another.
 pub fn in_turn(envelope: &Envelope, limit: usize) -> Vec<usize> {
     let mut waiting: Vec<_> = envelope
         .waiting()
         .map(|(place, it)| (it.last.as_ref().map(|it| it.at), place))
         .collect();
     waiting.sort();
-    waiting.truncate(limit);
-    waiting.into_iter().map(|(_, place)| place).collect()
+    let mut turn: Vec<usize> = waiting.into_iter().map(|(_, place)| place).collect();
+    let is_due = |place: &usize| is_due(&envelope.recipients[*place], &envelope.state);
+    if turn.iter().any(is_due) {
+        turn.retain(is_due);
+    }
+    turn.truncate(limit);
+    turn
+}
+
+/// Whether a recipient has had no turn since its message became due: whoever was told to
+/// come later is not asked again before that, and whoever waits for the others has waited
+/// long enough.
+fn is_due(recipient: &Recipient, state: &State) -> bool {
+    match (&recipient.last, state) {
+        (None, _) => true,
+        (
+            Some(last),
+            State::Waiting {
+                not_before: Some(due),
+            },
+        ) => last.at < *due,
+        (Some(_), _) => false,
+    }
 }
 
 /// A message that waits, perhaps for a paused relay, and whose sender must be told by
@@ -261,13 +283,10 @@ fn first_failure(
 /// Since when a message may leave: what it waits longer is for budget, or for its relay.
 fn due(envelope: &Envelope) -> Option<Timestamp> {
     match envelope.state {
-        State::Waiting {
-            not_before: Some(due),
-        } => Some(due),
         // The other parts of a message go at once when one was tried.
-        State::Waiting { not_before: None } => {
+        State::Waiting { not_before } => {
             let tried = envelope.recipients.iter().filter_map(|it| it.last.as_ref());
-            tried.map(|it| it.at).max()
+            tried.map(|it| it.at).max().max(not_before)
         }
         State::Held(_) => None,
     }
@@ -316,14 +335,17 @@ fn state(
     let kinds: Vec<Verdict> = next
         .waiting()
         .map(|(place, recipient)| {
-            judged
-                .iter()
-                .find(|(it, _)| it.recipient == place)
-                .map(|(_, it)| it.clone())
-                // Whoever had no turn now, and failed before, is no reason to hurry, or a
+            let told = judged.iter().find(|(it, _)| it.recipient == place);
+            match told {
+                // Whoever was left out of it, and failed before, is no reason to hurry, or a
                 // relay that takes one recipient at a time would be asked without end.
-                .filter(|it| progress || !matches!(it, Verdict::Untried { .. }))
-                .unwrap_or_else(|| recalled(next, recipient, policy, now))
+                Some((_, Verdict::Untried { .. })) if !progress => {
+                    recalled(next, recipient, policy, now)
+                }
+                Some((_, verdict)) => verdict.clone(),
+                None if is_due(recipient, &before.state) => Verdict::Untried { ours: false },
+                None => recalled(next, recipient, policy, now),
+            }
         })
         .collect();
     let failed_again = this_time(|it| matches!(it, Verdict::Retry(_)));
@@ -347,7 +369,7 @@ fn state(
         return if failed_again && whole {
             again()
         } else {
-            State::Waiting { not_before: None }
+            before.state.clone()
         };
     }
     match kinds.iter().find_map(|it| match it {

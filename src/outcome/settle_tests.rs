@@ -440,6 +440,34 @@ fn no_part_of_a_message_starves_behind_another() {
 }
 
 #[test]
+fn once_the_relay_takes_them_all_parts_of_a_message_leave_without_a_pause() {
+    let places: Vec<String> = (0..7).map(|it| format!("r{it}@x.nl")).collect();
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    let mut message = envelope(&places);
+    let mut now = at(0);
+    let mut asked = Vec::new();
+    while !message.is_finished() {
+        now = later_than(&message).unwrap_or(now).max(now);
+        let part = in_turn(&message, 2);
+        let result = |_| match now < at(1) {
+            true => refused(Stage::Recipient, "451 4.7.1 greylisted"),
+            false => taken(),
+        };
+        let mut some = delivery(now, part.iter().map(result).collect());
+        for (attempt, place) in some.attempts.iter_mut().zip(&part) {
+            attempt.recipient = *place;
+        }
+        asked.push((now, part));
+        message = settled(&message, &some, now).envelope;
+    }
+    let round = || [vec![0, 1], vec![2, 3], vec![4, 5], vec![6]];
+    let first = round().map(|it| (at(0), it));
+    let second = round().map(|it| (asked[4].0, it));
+    assert!(at(0) < asked[4].0 && asked[4].0 <= at(2));
+    assert_eq!(asked, [first, second].concat());
+}
+
+#[test]
 fn too_many_recipients_beside_some_that_were_taken_is_no_failure() {
     let too_many = || refused(Stage::Recipient, "452 4.5.3 Too many recipients");
     let mut message = envelope(&["a@x.nl", "b@x.nl", "c@x.nl"]);

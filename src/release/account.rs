@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::Limits;
 
+use super::forecast::Forecast;
 use super::history::{Budget, DAY, Entry, History, Load, Millis, Paid, WINDOWS};
 use super::timeline::{millis_down, millis_up};
 
@@ -30,6 +31,13 @@ pub(super) struct Full {
     pub(super) until: Option<Millis>,
 }
 
+impl Full {
+    /// Whether it leaves no room even in the batch that opens then.
+    pub(super) fn outlasts(&self, opening: Millis) -> bool {
+        !NAMES[0].contains(&self.limit) && self.until.is_none_or(|it| it > opening)
+    }
+}
+
 /// How far one limit is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitUse {
@@ -43,8 +51,9 @@ pub struct LimitUse {
     pub kept: u64,
     /// How much of `used` that share paid.
     pub interactive: u64,
-    /// When the first of `used` leaves the window; none: it is empty, or all of it is
-    /// still under way.
+    /// When the first of `used` leaves the window, or, where it is more than the limit, so
+    /// much of it that there is room; none: it is empty, or what is in the way is still
+    /// under way.
     pub frees_in: Option<Duration>,
 }
 
@@ -232,7 +241,7 @@ impl Account {
     }
 
     fn room(&self, window: usize, budget: Budget) -> Load {
-        let used = self.history.used(window).plus(self.open);
+        let used = self.used(window);
         self.rules.windows[window].room(budget, used)
     }
 
@@ -244,7 +253,7 @@ impl Account {
                 continue;
             };
             let suffices = |used| enough(rule.room(budget, used)).iter().all(|it| *it);
-            let mut used = self.history.used(window).plus(self.open);
+            let mut used = self.used(window);
             // What an empty window has no room for is not worth searching for.
             let until = suffices(self.open)
                 .then(|| {
@@ -331,56 +340,62 @@ impl Account {
 
     /// How far every limit is used, as of the last `advance`, which was to `now`.
     pub(super) fn usage(&self, now: Millis) -> Vec<LimitUse> {
+        let forecast = Forecast::of(self, now);
         let mut usage = Vec::new();
         for (window, rule) in self.rules.windows.iter().enumerate() {
-            let frees = self.history.leaving(window).next();
-            let frees_in = frees.and_then(|(at, _)| u64::try_from(at - now).ok());
-            let used = self.history.used(window).plus(self.open);
-            let amounts = |load: Load| [load.messages, load.octets, load.recipients];
-            let (total, interactive) = (amounts(used.total()), amounts(used.interactive));
+            let used = self.used(window);
+            let interactive = used.interactive.parts();
             for (place, part) in rule.parts().into_iter().enumerate() {
-                usage.extend(part.most.map(|most| LimitUse {
+                let Some(most) = part.most else {
+                    continue;
+                };
+                let of = |paid: &Paid| paid.total().parts()[place];
+                let used = of(&used);
+                // Full, or over a limit that was lowered: there is room when it is below.
+                let enough = used.min(most);
+                let frees = forecast.room_at(window, |paid| of(paid) < enough);
+                let frees_in = frees.and_then(|at| u64::try_from(at - now).ok());
+                usage.push(LimitUse {
                     limit: NAMES[window][place],
                     most,
-                    used: total[place],
+                    used,
                     kept: part.kept,
                     interactive: interactive[place],
                     frees_in: frees_in.map(Duration::from_millis),
-                }));
+                });
             }
         }
         usage
     }
 
-    /// When the last of this much general mail leaves at the earliest, were it all that
-    /// waits: what the limits alone dictate.
-    pub(super) fn leaves_by(&self, all: Load, now: Millis) -> Millis {
-        let wanted = [all.messages, all.octets, all.recipients];
-        let mut latest = now;
-        for (window, rule) in self.rules.windows.iter().enumerate() {
-            let length = [self.rules.interval, HOUR, DAY][window];
-            let room = self.room(window, Budget::General);
-            let room = [room.messages, room.octets, room.recipients];
-            for (place, part) in rule.parts().into_iter().enumerate() {
-                let beyond = wanted[place].saturating_sub(room[place]);
-                let Some(most) = part.most.filter(|_| beyond > 0) else {
-                    continue;
-                };
-                let windows = beyond.div_ceil((most - part.kept).max(1));
-                let first = match (window, self.next_opening()) {
-                    (0, Some(opening)) => opening.max(now),
-                    _ => self
-                        .history
-                        .leaving(window)
-                        .next()
-                        .map_or(now + length, |it| it.0),
-                };
-                let more = i64::try_from(windows - 1).unwrap_or(Millis::MAX);
-                latest = latest.max(first.saturating_add(more.saturating_mul(length)));
-            }
-        }
-        let apart = i64::try_from(all.messages.saturating_sub(1)).unwrap_or(Millis::MAX);
-        latest.max(now.saturating_add(apart.saturating_mul(self.rules.min_interval)))
+    // For the forecast.
+
+    /// What a window holds, with what is under way.
+    pub(super) fn used(&self, window: usize) -> Paid {
+        self.history.used(window).plus(self.open)
+    }
+
+    /// What leaves a window, and when, earliest first.
+    pub(super) fn leaving(&self, window: usize) -> impl Iterator<Item = (Millis, Paid)> + '_ {
+        self.history.leaving(window)
+    }
+
+    /// Of messages, octets and recipients: how many a window takes, and how many of them
+    /// are kept for interactive mail.
+    pub(super) fn limits(&self, window: usize) -> [(Option<u64>, u64); 3] {
+        self.rules.windows[window]
+            .parts()
+            .map(|it| (it.most, it.kept))
+    }
+
+    /// How long a window is.
+    pub(super) fn length(&self, window: usize) -> Millis {
+        [self.rules.interval, HOUR, DAY][window]
+    }
+
+    /// The least time between two releases.
+    pub(super) fn apart(&self) -> Millis {
+        self.rules.min_interval
     }
 
     // For the log.

@@ -13,8 +13,9 @@ use crate::clock::Moment;
 use crate::spool::{FlowKey, Waiting};
 
 use super::Release;
-use super::account::{Account, LimitUse};
+use super::account::LimitUse;
 use super::flow::Flow;
+use super::forecast::Forecast;
 use super::history::{Load, Millis};
 use super::plan::{Lane, Wait, Waits, present};
 
@@ -91,8 +92,11 @@ impl Release {
                 .filter(|_| account.batch_is_open(present))
                 .map(time),
             next_batch: account.next_opening().filter(|at| *at > present).map(time),
-            empty_at: (lane.flows_freely() && lane.schedule.waiting.messages > 0)
-                .then(|| time(account.leaves_by(lane.schedule.waiting, present))),
+            empty_at: (lane.flows_freely() && lane.schedule.waiting.messages > 0).then(|| {
+                let general = lane.ordinary(present);
+                let forecast = Forecast::of(account, present);
+                time(forecast.leaves_by(general, lane.schedule.waiting))
+            }),
         })
     }
 
@@ -104,7 +108,8 @@ impl Release {
         let present = present(now);
         let account = self.ledger.account(relay);
         account.advance(present);
-        let shares = Shares::of(lane);
+        let shares = Shares::of(lane, present);
+        let forecast = Forecast::of(account, present);
         let flows = lane.schedule.flows().filter(|it| it.waiting.messages > 0);
         let mut mailings: Vec<MailingOutlook> = flows
             .map(|flow| MailingOutlook {
@@ -114,7 +119,7 @@ impl Release {
                 is_interactive: flow.is_interactive(present),
                 done_at: lane
                     .flows_freely()
-                    .then(|| wall(shares.done(lane, flow, account, present), now)),
+                    .then(|| wall(shares.done(lane, flow, &forecast), now)),
             })
             .collect();
         mailings.sort_by(|one, other| (one.done_at, &one.flow).cmp(&(other.done_at, &other.flow)));
@@ -148,7 +153,8 @@ impl Release {
         let Some(flow) = lane.schedule.flow_by_key(&item.flow) else {
             return nothing;
         };
-        let done = Shares::of(lane).done(lane, flow, account, present);
+        let forecast = Forecast::of(account, present);
+        let done = Shares::of(lane, present).done(lane, flow, &forecast);
         let leaves_by = lane.flows_freely().then(|| wall(done, now));
         let waits = match lane.decide(account, present) {
             Err(waits) => waits,
@@ -174,6 +180,12 @@ impl Release {
 }
 
 impl Lane {
+    /// What waits and is not interactive.
+    fn ordinary(&self, now: Millis) -> Load {
+        let flows = self.schedule.flows().filter(|it| !it.is_interactive(now));
+        flows.fold(Load::default(), |sum, it| sum.plus(it.waiting))
+    }
+
     fn flows_freely(&self) -> bool {
         self.limits.is_some() && !self.is_paused && self.only.is_none()
     }
@@ -192,6 +204,8 @@ struct Shares {
     users: Vec<UserShare>,
     /// Of every user the costs of its mailings, ascending.
     flows: BTreeMap<u32, Vec<f64>>,
+    /// What is not interactive of it all.
+    general: Load,
 }
 
 struct UserShare {
@@ -203,7 +217,7 @@ struct UserShare {
 }
 
 impl Shares {
-    fn of(lane: &Lane) -> Self {
+    fn of(lane: &Lane, now: Millis) -> Self {
         let mut flows: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         let mut loads: BTreeMap<u32, Load> = BTreeMap::new();
         for flow in lane.schedule.flows().filter(|it| it.waiting.messages > 0) {
@@ -237,11 +251,12 @@ impl Shares {
         Self {
             users: shares,
             flows,
+            general: lane.ordinary(now),
         }
     }
 
     /// When the last message of a flow leaves.
-    fn done(&self, lane: &Lane, flow: &Flow, account: &Account, now: Millis) -> Millis {
+    fn done(&self, lane: &Lane, flow: &Flow, forecast: &Forecast<'_>) -> Millis {
         let own = lane.weight(flow);
         let costs = self.flows.get(&flow.user).map_or(&[][..], Vec::as_slice);
         // So much its user gets until then,
@@ -255,13 +270,13 @@ impl Shares {
             all = add(all, rest.above, level);
         }
         let [messages, octets, recipients] = all.map(|it| it.ceil() as u64);
-        let waiting = lane.schedule.waiting;
         let load = Load {
-            messages: messages.min(waiting.messages),
-            octets: octets.min(waiting.octets),
-            recipients: recipients.min(waiting.recipients),
+            messages,
+            octets,
+            recipients,
         };
-        account.leaves_by(load, now)
+        let load = load.at_most(lane.schedule.waiting);
+        forecast.leaves_by(load.at_most(self.general), load)
     }
 }
 
@@ -273,7 +288,7 @@ impl Lane {
 }
 
 fn amounts(load: Load) -> [f64; 3] {
-    [load.messages, load.octets, load.recipients].map(|it| it as f64)
+    load.parts().map(|it| it as f64)
 }
 
 fn add(mut sum: [f64; 3], load: [f64; 3], times: f64) -> [f64; 3] {

@@ -40,6 +40,20 @@ impl Load {
         }
     }
 
+    /// This, or what there is.
+    pub(super) fn at_most(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.min(other.messages),
+            octets: self.octets.min(other.octets),
+            recipients: self.recipients.min(other.recipients),
+        }
+    }
+
+    /// Messages, octets and recipients.
+    pub(super) fn parts(self) -> [u64; 3] {
+        [self.messages, self.octets, self.recipients]
+    }
+
     /// What is left; nothing goes below zero.
     pub(super) fn minus(self, other: Self) -> Self {
         Self {

@@ -21,6 +21,7 @@ mod account;
 pub mod explain;
 mod fair;
 mod flow;
+mod forecast;
 mod history;
 pub mod limits;
 pub mod mailing;

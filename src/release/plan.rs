@@ -245,17 +245,20 @@ impl Lane {
                 until: None,
             });
         };
+        let wanted = u64::from(head.recipients.min(most_recipients));
+        let fits = account.fit(Budget::General, head.octets, wanted, 1);
         if !account.batch_is_open(now)
             && let Some(opening) = account.next_opening().filter(|at| *at > now)
-            && let Err(full) = everything
+            && let Err(all) = everything
+            // A limit that leaves no room even then is the better answer.
+            && !fits.is_err_and(|it| it.outlasts(opening))
         {
             return Err(Waits {
                 why: Wait::NextBatch,
-                until: earliest(Some(opening), full.until),
+                until: earliest(Some(opening), all.until),
             });
         }
-        let wanted = u64::from(head.recipients.min(most_recipients));
-        match account.fit(Budget::General, head.octets, wanted, 1) {
+        match fits {
             Ok(recipients) => Ok(Choice {
                 flow,
                 budget: Budget::General,

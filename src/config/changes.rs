@@ -1,23 +1,32 @@
 //! What a reload changed, in plain words.
 
+use std::collections::HashMap;
+
 use super::{Config, Fact, Section};
 
 /// What is different in `new`, in plain words, one line a change; secrets by name only.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let (before, after) = (old.sections(), new.sections());
+    let (old, new) = (by_title(&before), by_title(&after));
     let mut said = Vec::new();
     for section in &before {
-        if !after.iter().any(|it| it.title == section.title) {
+        if !new.contains_key(section.title.as_str()) {
             said.push(format!("{}: removed", section.title));
         }
     }
     for section in &after {
-        match before.iter().find(|it| it.title == section.title) {
+        match old.get(section.title.as_str()) {
             None => said.push(format!("{}: added", section.title)),
             Some(before) => said.extend(section_changes(before, section)),
         }
     }
     said
+}
+
+/// Each user has a section: with 100,000 of them, nothing may be looked for one by one.
+fn by_title(sections: &[Section]) -> HashMap<&str, &Section> {
+    let titled = sections.iter().map(|it| (it.title.as_str(), it));
+    titled.collect()
 }
 
 fn section_changes(before: &Section, after: &Section) -> Vec<String> {
@@ -67,6 +76,21 @@ mod tests {
 
     fn parse(main: &str, users: &str) -> Config {
         Config::parse(main, users).unwrap()
+    }
+
+    /// In a shape where each entry looked through all the others this would not end.
+    #[test]
+    fn a_hundred_thousand_users_are_read_and_compared_in_the_time_of_as_many_lines() {
+        let user = |number| format!("[[user]]\naddress = \"user{number}@a.example\"\n");
+        let users: String = (0..100_000).map(user).collect();
+        let old = parse(MAIN, &users);
+        let mut new = old.clone();
+        for user in &mut new.users {
+            user.relay = Some("old".into());
+        }
+        let said = changes(&old, &new);
+        assert_eq!(said.len(), 100_000);
+        assert_eq!(said[99_999], "user user99999@a.example: relay is now old");
     }
 
     #[test]

@@ -21,6 +21,8 @@ use super::value::{
 pub(super) struct Source<'a> {
     file: PathBuf,
     text: &'a str,
+    /// Where each line ends: counted once, because every entry of a large directory asks.
+    line_ends: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
@@ -30,6 +32,7 @@ impl<'a> Source<'a> {
         Self {
             file: file.to_owned(),
             text,
+            line_ends: text.match_indices('\n').map(|(place, _)| place).collect(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
         }
@@ -65,8 +68,8 @@ impl<'a> Source<'a> {
 
     /// The line, from 1, of an offset into the text.
     pub fn line(&self, offset: usize) -> Option<usize> {
-        let before = self.text.as_bytes().get(..offset)?;
-        Some(1 + before.iter().filter(|it| **it == b'\n').count())
+        let is_known = offset <= self.text.len();
+        is_known.then(|| 1 + self.line_ends.partition_point(|end| *end < offset))
     }
 
     /// Reports a mistake.

@@ -97,10 +97,7 @@ impl Setup {
     pub fn new(checked: Checked, path: Option<PathBuf>) -> Result<Self, StartError> {
         let config = &checked.config;
         let mut spool = SpoolOptions::at(&config.spool.path);
-        spool.min_free = match config.spool.min_free {
-            MinFree::Percent(percent) => Reserve::Percent(percent),
-            MinFree::Bytes(bytes) => Reserve::Bytes(bytes),
-        };
+        spool.min_free = reserve(config.spool.min_free);
         Ok(Self {
             control: control::listening_path(&config.spool.path),
             spool,
@@ -552,6 +549,14 @@ impl Daemon {
             true => Ended::InGoodOrder,
             false => Ended::CutOff,
         }
+    }
+}
+
+/// The reserve of the spool, as it is configured.
+fn reserve(min_free: MinFree) -> Reserve {
+    match min_free {
+        MinFree::Percent(percent) => Reserve::Percent(percent),
+        MinFree::Bytes(bytes) => Reserve::Bytes(bytes),
     }
 }
 

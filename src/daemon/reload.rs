@@ -17,7 +17,7 @@ use crate::outcome::Rules;
 
 use super::desk::Event;
 use super::systemd::tell_systemd;
-use super::{Daemon, intake, read, say_where};
+use super::{Daemon, intake, read, reserve, say_where};
 
 /// Asks for reloads; cloned freely.
 #[derive(Clone)]
@@ -96,6 +96,7 @@ impl Daemon {
             intake::live(new.clone(), self.spool.path()).map_err(|error| error.to_string())?;
         // Everything that the system could refuse was asked of it.
         self.tokens.configured(new.relays.values());
+        self.spool.set_reserve(reserve(new.spool.min_free));
         self.live.send_replace(Arc::new(next));
         self.rules.send_replace(Arc::new(rules));
         self.facts.configured(self.clock.now());
@@ -126,8 +127,8 @@ pub(super) fn rules(configuration: Option<&Path>) -> Result<Rules, String> {
 /// What a running daemon cannot change.
 fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let mut needed = Vec::new();
-    if old.spool != new.spool {
-        needed.push("spool: the spool stays as it is until penstockd is restarted".to_owned());
+    if old.spool.path != new.spool.path {
+        needed.push("spool: the spool stays where it is until penstockd is restarted".to_owned());
     }
     needed
 }

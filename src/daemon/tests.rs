@@ -200,6 +200,30 @@ async fn a_reload_narrows_and_widens_a_listener() {
 }
 
 #[tokio::test]
+async fn a_reload_lowers_and_raises_what_must_stay_free_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(setup(folder.path(), LISTENER)).await.unwrap();
+    let path = folder.path().join("penstock.toml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    // What is coming in meanwhile is held to it, too: both go to a file at once.
+    let large = || daemon.spool.new_content(Some(1 << 20));
+    let (mut one, mut other) = (large(), large());
+    for (min_free, has_room) in [("900TB", false), ("1KB", true)] {
+        std::fs::write(&path, before.replace("1MB", min_free)).unwrap();
+        let report = daemon.reload().await.unwrap();
+        assert_eq!(report.needs_restart, Vec::<String>::new());
+        assert_eq!(daemon.spool.check_room().is_ok(), has_room, "{min_free}");
+        let coming = if has_room { &mut other } else { &mut one };
+        assert_eq!(coming.write(b"text").await.is_ok(), has_room, "{min_free}");
+    }
+    std::fs::write(&path, before.replace("/state\"", "/elsewhere\"")).unwrap();
+    let report = daemon.reload().await.unwrap();
+    assert_eq!(report.needs_restart.len(), 1);
+    assert!(report.needs_restart[0].starts_with("spool: "));
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_socket_from_systemd_that_a_reload_removes_answers_and_can_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

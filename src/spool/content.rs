@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mail::QueueId;
 
-use super::Reserve;
 use super::durable::Store;
 use super::error::SpoolError;
+use super::reserve::CurrentReserve;
 
 /// Octets that a content read from a file comes in, at most.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -54,7 +54,7 @@ impl Buffers {
 #[derive(Debug)]
 pub struct ContentWriter {
     store: Arc<Store>,
-    min_free: Reserve,
+    reserve: CurrentReserve,
     runtime: tokio::runtime::Handle,
     large_bytes: u64,
     held: Held,
@@ -137,7 +137,7 @@ impl Drop for LargeFile {
 impl ContentWriter {
     pub(super) fn new(
         store: Arc<Store>,
-        min_free: Reserve,
+        reserve: CurrentReserve,
         buffers: Arc<Buffers>,
         runtime: tokio::runtime::Handle,
         large_bytes: u64,
@@ -145,7 +145,7 @@ impl ContentWriter {
     ) -> Self {
         Self {
             store,
-            min_free,
+            reserve,
             runtime,
             // One that was announced as large goes to a file from its first octet.
             large_bytes: if expected.is_some_and(|it| it > large_bytes) {
@@ -205,11 +205,11 @@ impl ContentWriter {
     async fn spill(&mut self) -> Result<(), SpoolError> {
         let octets = std::mem::take(&mut self.held.octets);
         self.held.release();
-        let (store, file, min_free) = (self.store.clone(), self.file.take(), self.min_free);
+        let (store, file, reserve) = (self.store.clone(), self.file.take(), self.reserve.get());
         let written = self.runtime.spawn_blocking(move || {
             // The reserve is for what happens to mail that is here already: whoever only
             // uploads must not use it up.
-            store.room()?.check(min_free)?;
+            store.room()?.check(reserve)?;
             let file = match file {
                 Some(file) => file,
                 None => LargeFile::create(store)?,

@@ -33,6 +33,7 @@ use super::known::{Known, Ledger};
 use super::library::Library;
 use super::rebuild::Afterwards;
 use super::record::Position;
+use super::reserve::CurrentReserve;
 use super::scan::Scan;
 use crate::clock::Clock;
 use crate::mail::QueueId;
@@ -53,6 +54,7 @@ pub struct Engine {
     pub store: Arc<Store>,
     pub library: Library,
     pub buffers: Arc<Buffers>,
+    pub reserve: CurrentReserve,
     pub ids: Mutex<QueueId>,
     pub history: Mutex<History>,
     pub damage: Mutex<HashSet<Position>>,
@@ -130,6 +132,7 @@ impl Engine {
         let durable = parts.head.position();
         Arc::new(Self {
             buffers: Buffers::new(parts.options.buffer_bytes),
+            reserve: CurrentReserve::new(parts.options.min_free),
             runtime: tokio::runtime::Handle::current(),
             walker: Walker::default(),
             ids: Mutex::new(QueueId::from_number(parts.known.last_id)),

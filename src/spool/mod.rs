@@ -40,6 +40,7 @@ mod query;
 mod rebuild;
 mod record;
 mod recover;
+mod reserve;
 mod scan;
 mod search;
 mod secrets;
@@ -60,7 +61,7 @@ use crate::clock::Clock;
 use crate::mail::{Envelope, HoldReason, QueueId};
 use crate::measure::Counted;
 
-use durable::{Lock, Room, Store};
+use durable::{Lock, Store};
 use engine::{Engine, Parts, Urgency, Write};
 use index::{Index, Wanted};
 use rebuild::{Afterwards, LAST_RECORD, Words, index_error};
@@ -74,6 +75,7 @@ pub use offline::Offline;
 pub use query::{
     Filter, Finished, Lookup, Page, Rebuilding, RelayCounts, SpoolStatus, StateFilter, Unreadable,
 };
+pub use reserve::Reserve;
 pub use waiting::{Amount, FlowKey, FlowSummary, Waiting};
 
 /// How a spool is opened.
@@ -109,15 +111,6 @@ impl SpoolOptions {
             at_once_bytes: 16 << 20,
         }
     }
-}
-
-/// Room that new mail may not use.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Reserve {
-    /// Percent of the file system.
-    Percent(f64),
-    /// Octets.
-    Bytes(u64),
 }
 
 /// Accepted mail on the disk; cloned freely.
@@ -193,11 +186,16 @@ impl Spool {
         *last
     }
 
+    /// From now on new mail leaves this much room.
+    pub fn set_reserve(&self, reserve: Reserve) {
+        self.0.reserve.set(reserve);
+    }
+
     /// A place for a content that arrives; `expected` octets if the client said so.
     pub fn new_content(&self, expected: Option<u64>) -> ContentWriter {
         ContentWriter::new(
             self.0.store.clone(),
-            self.0.options.min_free,
+            self.0.reserve.clone(),
             self.0.buffers.clone(),
             self.0.runtime.clone(),
             self.0.options.large_bytes,
@@ -569,30 +567,6 @@ impl Spool {
     }
 }
 
-impl Room {
-    /// Whether the reserve is untouched.
-    pub(super) fn check(self, reserve: Reserve) -> Result<(), SpoolError> {
-        let reserve_bytes = reserve.bytes(self.total_bytes);
-        if self.free_bytes < reserve_bytes {
-            return Err(SpoolError::Full {
-                free_bytes: self.free_bytes,
-                reserve_bytes,
-            });
-        }
-        Ok(())
-    }
-}
-
-impl Reserve {
-    fn bytes(self, total: u64) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            // A fraction of an octet does not matter.
-            Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
-        }
-    }
-}
-
 impl Engine {
     /// A message that was set aside and can be read after all waits for a person, who may
     /// release it.
@@ -615,7 +589,7 @@ impl Engine {
 
     /// Whether the reserve of `min-free` is untouched.
     fn check_room(&self) -> Result<(), SpoolError> {
-        self.store.room()?.check(self.options.min_free)
+        self.store.room()?.check(self.reserve.get())
     }
 
     fn status(&self) -> SpoolStatus {
@@ -635,7 +609,7 @@ impl Engine {
         status.log_bytes = self.library.finished_bytes() + self.durable().offset;
         if let Ok(room) = self.store.room() {
             status.free_bytes = room.free_bytes;
-            status.reserve_bytes = self.options.min_free.bytes(room.total_bytes);
+            status.reserve_bytes = self.reserve.get().bytes(room.total_bytes);
         }
         status.damaged_records = self
             .damage

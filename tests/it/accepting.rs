@@ -267,6 +267,24 @@ async fn a_sloppy_old_client_is_understood() {
 }
 
 #[tokio::test]
+async fn lines_of_a_text_that_look_like_fields_stay_text() {
+    let intake = Intake::start(plain()).await;
+    let text = "Job report\r\nDate: 2026-11-22\r\nMessage-ID: 5\r\nFrom: jan@example.nl\r\n";
+    let mut client = intake.client().await;
+    client
+        .submit("erp@example.nl", &["a@example.net"], text.as_bytes())
+        .await
+        .expect_code(250);
+    let content = intake.only_content().await;
+    let (header, body) = content.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, text);
+    for field in ["\r\nDate: ", "\r\nMessage-ID: <"] {
+        assert_eq!(header.matches(field).count(), 1, "{header}");
+    }
+    assert!(!header.contains("From:"), "{header}");
+}
+
+#[tokio::test]
 async fn a_full_spool_says_so_at_mail() {
     let intake = Intake::start(Wanted {
         min_free: Some(u64::MAX),

@@ -71,7 +71,8 @@ impl Header {
     ///
     /// Lines end with CRLF, or with LF in files. A line that is no header field does not
     /// end the section for every program that will read it, so a From behind such a line
-    /// is an error of [`originators`](Self::originators).
+    /// is an error of [`originators`](Self::originators). If the very first line is none,
+    /// nothing behind it is read.
     pub fn scan(message: &[u8]) -> Result<Self, HeaderError> {
         let mut reading = Reading::default();
         let mut place = 0;
@@ -98,6 +99,12 @@ impl Header {
                 Some(name) => reading.open = Some((start, start + name.len())),
                 None => reading.not_a_field(start, text),
             }
+            // What is no header is not read as one: an empty line will stand before it.
+            // The first line of an mbox file is the exception: who sent that meant what
+            // follows as a header.
+            if reading.broken == Some(0) && !message.starts_with(b"From ") {
+                break true;
+            }
         };
         // Behind a line that is no field, text without an empty line is just a long body.
         if !ended && reading.broken.is_none() {
@@ -114,10 +121,14 @@ impl Header {
         if message[..length].contains(&0) {
             return Err(HeaderError::Nul);
         }
-        let facts = reading.facts;
+        let is_absent = reading.broken == Some(0);
+        let facts = match is_absent {
+            true => Reading::default().facts,
+            false => reading.facts,
+        };
         Ok(Self {
             length,
-            is_absent: reading.broken == Some(0),
+            is_absent,
             originators: reading.originators.finish(),
             ..facts
         })
@@ -352,6 +363,28 @@ mod tests {
         assert_eq!((header.length, header.identity()), (2, Ok(None)));
         assert_eq!(scan("").length, 0);
         assert!(!scan("").is_absent);
+    }
+
+    #[test]
+    fn nothing_in_a_text_without_header_is_taken_for_a_field() {
+        let header = scan(
+            "Job report\r\nDate: 2026-11-22\r\nMessage-ID: 5\r\nSubject: x\r\nList-Id: y\r\n\
+             Received: z\r\nFrom: eve@example.net\r\nSender: eve@example.net\r\nall well\r\n",
+        );
+        assert_eq!(
+            header,
+            Header {
+                is_absent: true,
+                ..Reading::default().facts
+            }
+        );
+        // But a header behind the first line of an mbox file was meant as one.
+        let mbox = "From eve@example.net Sun Nov 22 10:00:00 2026\r\n";
+        let header = scan(&format!("{mbox}From: jan@example.nl\r\nDate: x\r\n\r\n"));
+        assert_eq!(header.identity(), Err(&FromError::Hidden));
+        let header = scan("From today on\r\nDate: x\r\n\r\n");
+        assert_eq!(header.identity(), Ok(None));
+        assert!(header.is_absent && !header.has_date);
     }
 
     #[test]

@@ -393,7 +393,15 @@ impl Connection {
     async fn check(&self, login: &Login) -> Checked {
         let client = client_key(self.client);
         let directory = &self.live.directory;
-        let checked = self.shared.gate.check(directory, client, login).await;
+        let mut checked = self.shared.gate.check(directory, client, login).await;
+        // Told only to whoever knows the password.
+        if let (Checked::Right(name), Some(other)) = (&checked, &login.authorization)
+            && !directory.may_act_as(name, other)
+        {
+            count(&self.shared.counters.failed_logins);
+            warn!(client = %self.client, login = name, "login failed: it wants to act for somebody else");
+            checked = Checked::ForAnother;
+        }
         if checked == Checked::Wrong {
             count(&self.shared.counters.failed_logins);
             // An unknown name may be a password that was typed into the wrong field.

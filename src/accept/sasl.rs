@@ -22,12 +22,13 @@ pub struct Login {
     pub username: String,
     /// The password.
     pub password: Secret,
+    /// As whom it wants to act (PLAIN only); none: as itself.
+    pub authorization: Option<String>,
 }
 
 /// Reads the one response of PLAIN: `authorization NUL username NUL password`.
 ///
-/// To act for somebody else is not offered: an authorization name must be empty or the
-/// user's own.
+/// To act for somebody else is not offered; that is said to whoever knows the password.
 pub fn plain(response: &[u8]) -> Option<Login> {
     let said = word(response, 3 * WORD_MAXIMUM)?;
     let mut parts = said.split('\0');
@@ -35,10 +36,11 @@ pub fn plain(response: &[u8]) -> Option<Login> {
     if parts.next().is_some() || username.is_empty() {
         return None;
     }
-    if !authorization.is_empty() && !authorization.eq_ignore_ascii_case(username) {
-        return None;
-    }
-    login(username, password)
+    let login = login(username, password)?;
+    Some(Login {
+        authorization: Some(authorization.to_owned()).filter(|it| !it.is_empty()),
+        ..login
+    })
 }
 
 /// Puts the two answers of LOGIN together.
@@ -47,6 +49,7 @@ pub fn login(username: &str, password: &str) -> Option<Login> {
     (short && !username.is_empty()).then(|| Login {
         username: username.to_owned(),
         password: Secret::new(password.to_owned()),
+        authorization: None,
     })
 }
 
@@ -81,7 +84,9 @@ mod tests {
         assert_eq!(read("\0jan\0geheim"), jan());
         assert_eq!(read("JAN\0jan\0geheim"), jan());
         assert_eq!(read("\0jan\0"), Some(("jan".into(), String::new())));
-        assert_eq!(read("piet\0jan\0geheim"), None, "acting for another");
+        let another = plain(&encode("piet\0jan\0geheim")).unwrap();
+        assert_eq!(another.authorization.as_deref(), Some("piet"));
+        assert_eq!(plain(&encode("\0jan\0x")).unwrap().authorization, None);
         assert_eq!(read("\0\0geheim"), None);
         assert_eq!(read("jan\0geheim"), None);
         assert_eq!(read("\0jan\0geheim\0x"), None);

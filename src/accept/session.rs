@@ -70,6 +70,8 @@ pub enum Checked {
     Right(String),
     /// It was wrong, or the name is unknown: nobody is told which.
     Wrong,
+    /// It was right, but wants to act for somebody else.
+    ForAnother,
     /// Too many are being checked.
     Busy,
 }
@@ -531,17 +533,23 @@ impl Session {
                 self.failed_logins = 0;
                 Effect::Reply(Reply::enhanced(235, 7, 0, "logged in"))
             }
-            Checked::Wrong => {
-                self.failed_logins += 1;
-                if self.failed_logins >= FAILED_LOGINS_MAXIMUM {
-                    return Effect::Close(self.farewell(7, 0, "too many failed logins"));
-                }
-                Effect::Reply(Reply::enhanced(535, 7, 8, "name or password is wrong"))
-            }
+            Checked::Wrong => self.failed("name or password is wrong"),
+            Checked::ForAnother => self.failed(
+                "this login may not act for another; leave the authorization identity empty, \
+                 or make it the login name",
+            ),
             Checked::Busy => self.idle(|_| {
                 Reply::enhanced(454, 7, 0, "too many logins at once, try again in a moment")
             }),
         }
+    }
+
+    fn failed(&mut self, why: &str) -> Effect {
+        self.failed_logins += 1;
+        if self.failed_logins >= FAILED_LOGINS_MAXIMUM {
+            return Effect::Close(self.farewell(7, 0, "too many failed logins"));
+        }
+        Effect::Reply(Reply::enhanced(535, 7, 8, why))
     }
 
     fn not_a_command(&mut self, error: &CommandError) -> Effect {

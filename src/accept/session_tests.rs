@@ -417,6 +417,14 @@ fn guessing_passwords_ends_soon() {
     assert!(matches!(wrong(&mut session), Effect::Reply(it) if wire(&it).starts_with("535 5.7.8")));
     assert!(matches!(wrong(&mut session), Effect::Reply(_)));
     assert!(matches!(wrong(&mut session), Effect::Close(it) if it.code == 421));
+    let another = |session: &mut Session| session.step(Event::Checked(Checked::ForAnother));
+    let mut helped = greeted(|it| it.login_in_clear = true);
+    let Effect::Reply(reply) = another(&mut helped) else {
+        panic!("the connection goes on");
+    };
+    assert!(wire(&reply).starts_with("535 5.7.8") && wire(&reply).contains("may not act"));
+    assert!(matches!(another(&mut helped), Effect::Reply(_)));
+    assert!(matches!(another(&mut helped), Effect::Close(it) if it.code == 421));
     let busy = session.step(Event::Checked(Checked::Busy));
     assert!(matches!(busy, Effect::Reply(it) if it.code == 454));
 }

@@ -1,5 +1,7 @@
 //! Who may use which From (PRODUCT section 3).
 
+use std::sync::Arc;
+
 use super::Directory;
 use crate::config::User;
 use crate::mail::header::Originators;
@@ -98,6 +100,16 @@ impl Directory {
         }
     }
 
+    /// Whether an authorization identity (RFC 4616) of a login is the login itself: its
+    /// name or one of its addresses.
+    pub fn may_act_as(&self, login: &str, identity: &str) -> bool {
+        let Some(user) = self.login(login) else {
+            return false;
+        };
+        let by_name = self.login(identity).is_some_and(|it| Arc::ptr_eq(it, user));
+        by_name || Mailbox::parse(identity).is_ok_and(|it| self.owns(user, &it))
+    }
+
     fn owns(&self, user: &User, address: &Mailbox) -> bool {
         match self.find(address) {
             Some((owner, Rule::Address(_) | Rule::WithoutTag(_))) => std::ptr::eq(&**owner, user),
@@ -141,6 +153,7 @@ mod tests {
         Originators {
             from: from.iter().map(|it| it.parse().unwrap()).collect(),
             sender: sender.map(|it| it.parse().unwrap()),
+            empty_sender: None,
         }
     }
 
@@ -195,6 +208,14 @@ mod tests {
             ),
             Err(NotAllowed::LoginGone { .. })
         ));
+    }
+
+    #[test]
+    fn a_login_acts_only_for_itself() {
+        let directory = example();
+        let may = |identity| directory.may_act_as("jan@example.nl", identity);
+        assert!(may("JAN@example.nl") && may("j.jansen@example.nl"));
+        assert!(!may("erp@example.nl") && !may("root") && !may("kees@example.nl"));
     }
 
     #[test]

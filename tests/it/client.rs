@@ -101,7 +101,17 @@ impl Client {
 
     /// AUTH PLAIN.
     pub async fn auth_plain(&mut self, username: &str, password: &str) -> Answer {
-        let response = BASE64.encode(format!("\0{username}\0{password}"));
+        self.auth_plain_as("", username, password).await
+    }
+
+    /// AUTH PLAIN, to act as somebody.
+    pub async fn auth_plain_as(
+        &mut self,
+        identity: &str,
+        username: &str,
+        password: &str,
+    ) -> Answer {
+        let response = BASE64.encode(format!("{identity}\0{username}\0{password}"));
         self.command(&format!("AUTH PLAIN {response}")).await
     }
 

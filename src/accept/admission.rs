@@ -40,6 +40,10 @@ pub fn admit(
     let originators = header
         .originators()
         .map_err(|error| malformed(&error.to_string()))?;
+    // A login may send only as itself, so it must be plain whom Sender names.
+    if let (Submitter::Login(_), Some(error)) = (submitter, &originators.empty_sender) {
+        return Err(malformed(&error.to_string()));
+    }
     let from = originators
         .identity()
         .or(reverse_path.mailbox())
@@ -105,6 +109,16 @@ mod tests {
         let admitted = try_it("Subject: x\r\n\r\n", "kees@example.nl", None).unwrap();
         assert_eq!(admitted.from.to_string(), "kees@example.nl");
         assert!(try_it("From: jan@example.nl\r\n\r\n", "", Some("jan@example.nl")).is_ok());
+        let admitted = try_it("From: undisclosed:;\r\n\r\n", "kees@example.nl", None).unwrap();
+        assert_eq!(admitted.from.to_string(), "kees@example.nl");
+    }
+
+    #[test]
+    fn an_empty_sender_is_in_the_way_of_a_login_only() {
+        let header = |from: &str| format!("Sender: erp system\r\nFrom: {from}\r\n\r\n");
+        assert!(try_it(&header("erp@example.nl"), "", None).is_ok());
+        let jan = try_it(&header("jan@example.nl"), "", Some("jan@example.nl"));
+        assert!(jan.unwrap_err().starts_with("550 5.6.0 the Sender field"));
     }
 
     #[test]

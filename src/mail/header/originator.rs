@@ -20,10 +20,13 @@ const DEPTH_MAXIMUM: usize = 16;
 /// Everybody that From and Sender name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Originators {
-    /// The mailboxes of From, groups opened; empty without a From field.
+    /// The mailboxes of From, groups opened; empty without a From field, and where it
+    /// holds an empty group (RFC 6854), like `undisclosed:;`.
     pub from: Vec<Mailbox>,
     /// The mailbox of Sender.
     pub sender: Option<Mailbox>,
+    /// What is wrong with a Sender that names nobody; it matters where Sender decides.
+    pub empty_sender: Option<FromError>,
 }
 
 impl Originators {
@@ -66,6 +69,17 @@ pub enum FromError {
         /// What is wrong and what would be right.
         what: &'static str,
     },
+    /// A character that neither a name without quotes nor an address may hold.
+    #[error(
+        "the {field} field does not parse: {found} stands where it must not; \
+         a name with it needs quotes, an address cannot have it"
+    )]
+    Character {
+        /// From or Sender.
+        field: &'static str,
+        /// Which.
+        found: char,
+    },
     /// One of the addresses is not an address.
     #[error("the {field} field does not parse: {source}")]
     Address {
@@ -80,7 +94,7 @@ pub enum FromError {
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
     from: Option<Vec<Mailbox>>,
-    sender: Option<Mailbox>,
+    sender: Option<Result<Mailbox, FromError>>,
     error: Option<FromError>,
 }
 
@@ -110,33 +124,44 @@ impl Gathering {
             self.error.get_or_insert(FromError::Several { field });
             return;
         }
-        match mailbox_list(field, body) {
-            Ok(list) if list.len() == 1 => self.sender = list.into_iter().next(),
-            Ok(_) => {
-                self.error.get_or_insert(FromError::Count {
-                    field,
-                    wanted: "one mailbox",
-                });
-            }
-            Err(error) => {
-                self.error.get_or_insert(error);
-            }
+        let sender = mailbox_list(field, body).and_then(|list| match list.as_slice() {
+            [one] => Ok(one.clone()),
+            _ => Err(FromError::Count {
+                field,
+                wanted: "one mailbox",
+            }),
+        });
+        // Without an @ no program finds a person in it. With one, another program might.
+        if let Err(error) = &sender
+            && body.contains(&b'@')
+        {
+            self.error.get_or_insert(error.clone());
         }
+        self.sender = Some(sender);
     }
 
     pub(super) fn finish(self) -> Result<Originators, FromError> {
-        match self.error {
-            Some(error) => Err(error),
-            None => Ok(Originators {
-                from: self.from.unwrap_or_default(),
-                sender: self.sender,
-            }),
+        if let Some(error) = self.error {
+            return Err(error);
         }
+        let from = self.from.unwrap_or_default();
+        let (sender, empty_sender) = match self.sender {
+            // Of several mailboxes it decides.
+            Some(Err(error)) if from.len() > 1 => return Err(error),
+            Some(Err(error)) => (None, Some(error)),
+            Some(Ok(sender)) => (Some(sender), None),
+            None => (None, None),
+        };
+        Ok(Originators {
+            from,
+            sender,
+            empty_sender,
+        })
     }
 }
 
 /// Reads the body of a From or Sender field: mailboxes and groups of them, at least one
-/// mailbox in all.
+/// mailbox in all, or an empty group (RFC 6854), which names nobody.
 pub fn mailbox_list(field: &'static str, body: &[u8]) -> Result<Vec<Mailbox>, FromError> {
     let text = unfolded(field, body)?;
     let mut parser = Parser {
@@ -146,6 +171,7 @@ pub fn mailbox_list(field: &'static str, body: &[u8]) -> Result<Vec<Mailbox>, Fr
     };
     let mut found = Vec::new();
     let mut in_group = false;
+    let mut has_group = false;
     loop {
         parser.skip_blanks_and_comments()?;
         match parser.peek() {
@@ -161,7 +187,10 @@ pub fn mailbox_list(field: &'static str, body: &[u8]) -> Result<Vec<Mailbox>, Fr
                 Element::GroupName if in_group => {
                     return Err(parser.error("a group stands inside a group"));
                 }
-                Element::GroupName => in_group = true,
+                Element::GroupName => {
+                    in_group = true;
+                    has_group = true;
+                }
                 Element::Mailbox(mailbox) => {
                     found.push(mailbox);
                     if found.len() > MAILBOXES_MAXIMUM {
@@ -178,7 +207,9 @@ pub fn mailbox_list(field: &'static str, body: &[u8]) -> Result<Vec<Mailbox>, Fr
     if in_group {
         return Err(parser.error("a group does not end with a semicolon"));
     }
-    if found.is_empty() {
+    // A lenient program would look for an address in the name of an empty group.
+    let names_nobody = has_group && !text.contains(&b'@');
+    if found.is_empty() && !names_nobody {
         return Err(FromError::Count {
             field,
             wanted: "a mailbox, like jan@example.nl",
@@ -236,6 +267,10 @@ impl Parser<'_> {
         }
     }
 
+    fn blank_inside(&self) -> FromError {
+        self.error("a blank or a line break stands inside an address; take it out")
+    }
+
     fn skip_blanks(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t')) {
             self.place += 1;
@@ -290,6 +325,12 @@ impl Parser<'_> {
                          a name with a comma needs quotes, an address needs an @",
                     ));
                 }
+                Some(b'@') if words > 0 => {
+                    return Err(self.error(
+                        "a blank or comment stands before an @; take it out of an address, \
+                         and put a name with an @ in quotes",
+                    ));
+                }
                 Some(_) => {}
             }
             let start = self.place;
@@ -338,9 +379,13 @@ impl Parser<'_> {
             self.place += 1;
         }
         if self.place == start {
-            return Err(
-                self.error("a character stands where it must not; names with it need quotes")
-            );
+            return Err(match self.peek() {
+                Some(octet) => FromError::Character {
+                    field: self.field,
+                    found: octet.into(),
+                },
+                None => self.error("an address does not end with >"),
+            });
         }
         Ok(())
     }
@@ -356,8 +401,10 @@ impl Parser<'_> {
             Some(b'@') => return Err(self.error("an address has a source route")),
             _ => self.word()?,
         }
-        if self.peek() != Some(b'@') {
-            return Err(self.error("an address needs an @, like jan@example.nl"));
+        match self.peek() {
+            Some(b'@') => {}
+            Some(b' ' | b'\t') => return Err(self.blank_inside()),
+            _ => return Err(self.error("an address needs an @, like jan@example.nl")),
         }
         let mailbox = self.address(start)?;
         self.skip_blanks();
@@ -372,6 +419,9 @@ impl Parser<'_> {
     fn address(&mut self, start: usize) -> Result<Mailbox, FromError> {
         let at = self.place;
         self.place += 1;
+        if matches!(self.peek(), Some(b' ' | b'\t')) {
+            return Err(self.blank_inside());
+        }
         let is_literal = self.peek() == Some(b'[');
         while let Some(octet) = self.peek() {
             let belongs = is_atom_octet(octet)
@@ -497,7 +547,8 @@ mod tests {
             "jan",
             "<jan>",
             "Jan",
-            "undisclosed:;",
+            "\"eve@example.net\":;",
+            "undisclosed: (eve@example.net);",
             "<a@b.c> <d@e.f>",
             "a@b.c <d@e.f>",
             "a@b.c d@e.f",
@@ -562,7 +613,46 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_group_names_nobody() {
+        for text in ["undisclosed:;", "Nobody (really): ,;", "a:;, b:;"] {
+            assert_eq!(list(text), Ok(Vec::new()), "{text}");
+        }
+        assert_eq!(identity("From: undisclosed:;\r\n\r\n"), Ok(None));
+    }
+
+    #[test]
+    fn a_sender_that_names_nobody_matters_only_where_sender_decides() {
+        for sender in ["erp system", "", " ", "<>", "nobody:;"] {
+            let is = |from: &str, decides: &str| {
+                let header = format!("Sender:{sender}\r\nFrom: {from}\r\n\r\n");
+                assert_eq!(
+                    identity(&header).ok().flatten().as_deref(),
+                    Some(decides).filter(|it| !it.is_empty()),
+                    "{header}"
+                );
+            };
+            is("a@b.c", "a@b.c");
+            is("a@b.c, d@e.f", "");
+        }
+        assert!(identity("Sender: jan@b.c x\r\nFrom: a@b.c\r\n\r\n").is_err());
+        assert!(identity("Sender: x\r\nSender: y\r\nFrom: a@b.c\r\n\r\n").is_err());
+    }
+
+    #[test]
     fn errors_name_the_field_and_the_remedy() {
+        for (text, named) in [
+            ("jan @ example.nl", "stands before an @; take it out"),
+            ("<jan @example.nl>", "a blank or a line break"),
+            ("<jan@\r\n example.nl>", "a blank or a line break"),
+            ("<\\jan@example.nl>", ": \\ stands where it must not"),
+            (
+                "Jan [sales] <jan@example.nl>",
+                ": [ stands where it must not",
+            ),
+        ] {
+            let words = list(text).unwrap_err().to_string();
+            assert!(words.contains(named), "{text}: {words}");
+        }
         assert_eq!(
             list("Jansen, Jan <jan@example.nl>")
                 .unwrap_err()

@@ -7,7 +7,7 @@ use argon2::password_hash::phc::PasswordHash;
 use super::file::Table;
 use super::problem::{nearest, quoted};
 use super::{Secret, User, UserAddress};
-use crate::mail::{Domain, Mailbox};
+use crate::mail::{Domain, Mailbox, folded_login};
 
 /// A hash that takes more memory than this to check is a way to stop the daemon.
 const HASH_MEMORY_MAXIMUM_KIB: u32 = 1_048_576;
@@ -47,6 +47,15 @@ fn read_user(table: Table, relays: &[String], default_relay: Option<&str>) -> Op
             None => Mailbox::parse(text).map(UserAddress::Mailbox),
         },
     );
+    if let Some(UserAddress::Mailbox(mailbox)) = &address
+        && mailbox.local() == "*"
+    {
+        table.warn(
+            "address",
+            &format!("\"{mailbox}\" is somebody who is called *, and not everybody of the domain"),
+            &format!("write \"@{}\" for the whole domain", mailbox.domain()),
+        );
+    }
     let aliases = table
         .list(
             "aliases",
@@ -153,7 +162,7 @@ fn check_clashes(table: Table, user: &User, seen: &mut Seen) {
     let login = user
         .username
         .as_ref()
-        .map_or(own, |name| name.to_lowercase());
+        .map_or(own, |name| folded_login(name));
     let key = if user.username.is_some() {
         "username"
     } else {

@@ -9,6 +9,8 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+
 /// Longer than RFC 5321 section 4.5.3.1.1 obliges (64), because bounce addresses of
 /// mailing software are; the path's limit below still holds.
 const LOCAL_PART_MAXIMUM: usize = 255;
@@ -199,14 +201,14 @@ impl Mailbox {
         &self.domain
     }
 
-    /// The one spelling by which the directory knows this address: lower case, the
-    /// domain as A-labels.
+    /// The one spelling by which the directory knows this address: lower case, composed
+    /// (NFC, RFC 6532 section 3.1), the domain as A-labels.
     ///
     /// Without quotes, whatever the local part is: it stands in the spool's index and in
     /// the signatures of the history, which outlive a version. It is a key and no address;
     /// only [`from_folded`](Self::from_folded) reads it back.
     pub fn folded(&self) -> String {
-        format!("{}@{}", self.local.to_lowercase(), self.domain.ascii)
+        format!("{}@{}", folded(&self.local), self.domain.ascii)
     }
 
     /// Reads what [`folded`](Self::folded) wrote: no domain has an `@`, so the last one
@@ -237,6 +239,22 @@ impl Mailbox {
     pub fn is_ascii(&self) -> bool {
         self.local.is_ascii() && self.domain.written.is_ascii()
     }
+}
+
+/// The one spelling of a login name; one that is an address compares like one.
+pub fn folded_login(name: &str) -> String {
+    Mailbox::parse(name).map_or_else(|_| folded(name), |it| it.folded())
+}
+
+/// In lower case and composed: `ü` is one letter, whether it was typed as one or as a `u`
+/// with its dots behind it. Composed first, too: lower case looks at whole letters.
+fn folded(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let nfc = ComposingNormalizerBorrowed::new_nfc();
+    let lower = nfc.normalize(text).to_lowercase();
+    nfc.normalize(&lower).into_owned()
 }
 
 /// Takes a quoted string off the front: what it says, and the rest behind it.
@@ -483,12 +501,23 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_is_the_same_however_its_accents_were_typed() {
+        let folded = |text| Mailbox::parse(text).unwrap().folded();
+        assert_eq!(folded("Ju\u{308}rgen@a.nl"), folded("j\u{fc}rgen@a.nl"));
+        assert_eq!(folded("\u{212b}@a.nl"), folded("a\u{30a}@a.nl"));
+        assert_ne!(folded("jurgen@a.nl"), folded("j\u{fc}rgen@a.nl"));
+        assert_eq!(folded_login("JU\u{308}R"), "j\u{fc}r");
+        assert_eq!(folded_login("JU\u{308}R@A.nl"), "j\u{fc}r@a.nl");
+    }
+
+    #[test]
     fn what_the_directory_knows_of_a_mailbox_is_read_back() {
         for text in [
             "\"jan jansen\"@example.nl",
             "Jan@[IPv6:2001:DB8::1]",
             r#""a\"b\\c@d"@Example.nl"#,
             "\"\u{130}\"@b\u{fc}cher.example",
+            "U\u{308}x\u{345}\u{301}@example.nl",
         ] {
             let folded = Mailbox::parse(text).unwrap().folded();
             let read = Mailbox::from_folded(&folded).unwrap();

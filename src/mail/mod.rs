@@ -15,7 +15,7 @@ pub mod status;
 pub mod text;
 pub mod xtext;
 
-pub use address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
+pub use address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath, folded_login};
 pub use envelope::{
     Body, Diagnostic, Envelope, Hold, HoldReason, Mailing, Notify, Origin, Past, PastEvent,
     Recipient, RecipientStatus, Ret, Rule, Stage, State,

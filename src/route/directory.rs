@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{NoRoute, Route};
 use crate::config::{Config, User, UserAddress};
-use crate::mail::{Mailbox, Rule};
+use crate::mail::{Mailbox, Rule, folded_login};
 
 /// Every user by everything that names one.
 ///
@@ -162,11 +162,6 @@ fn without_tag(address: &Mailbox) -> Option<Mailbox> {
     Mailbox::new(local, address.domain().clone()).ok()
 }
 
-/// A login name that is an address compares like one.
-fn folded_login(username: &str) -> String {
-    Mailbox::parse(username).map_or_else(|_| username.to_lowercase(), |it| it.folded())
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -305,6 +300,15 @@ pub(crate) mod tests {
         directory.verified_only.insert("default".into());
         assert_eq!(with(&directory, &["default"]), stand_in);
         assert_eq!(with(&directory, &[]), own, "nobody can stand in: it waits");
+    }
+
+    #[test]
+    fn a_user_is_found_however_the_accents_of_the_address_were_typed() {
+        let composed = "j\u{fc}rgen@example.nl";
+        let directory = directory(Some("x"), &[(composed, &[], None, true)]);
+        let decomposed = "Ju\u{308}rgen@example.nl".parse().unwrap();
+        assert!(directory.find(&decomposed).is_some());
+        assert!(directory.login("JU\u{308}RGEN@example.nl").is_some());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use questions::RetryPlace;
 pub use wanted::Wanted;
 
 /// Raised when the format of keys or values changes: the old index is deleted then.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Messages of one batch. A message is at most three operations and two flows; larger
 /// batches than 500 operations cost sled gigabytes of memory.
 const BATCH_MESSAGES: usize = 90;

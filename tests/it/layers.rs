@@ -134,6 +134,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["bin", "cli"]),
     ("sled", &["spool"]),
     ("hickory_resolver", &["dns"]),
+    ("icu_normalizer", &["mail"]),
     ("psl", &["hint", "cli"]),
     ("axum", &["http"]),
     ("hyper", &["oauth"]),

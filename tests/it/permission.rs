@@ -58,6 +58,40 @@ async fn logins_work_under_starttls_and_nothing_survives_it() {
 }
 
 #[tokio::test]
+async fn a_login_that_wants_to_act_for_another_is_told_so_once_its_password_is_right() {
+    let intake = Intake::start(with("auth = \"optional\"")).await;
+    for (identity, password, code, words) in [
+        ("erp@example.nl", "geheim", 535, "may not act for another"),
+        ("erp@example.nl", "raden", 535, "name or password is wrong"),
+        ("J.Jansen@example.nl", "geheim", 235, "logged in"),
+    ] {
+        let mut client = intake.client().await;
+        let answer = client
+            .auth_plain_as(identity, "jan@example.nl", password)
+            .await;
+        assert!(answer.expect_code(code).text().contains(words));
+    }
+}
+
+#[tokio::test]
+async fn a_protected_address_is_protected_however_its_accents_were_typed() {
+    let intake = Intake::start(plain()).await;
+    let users = intake
+        .users
+        .replace("\"jan@example.nl\"", "\"j\u{fc}rgen@example.nl\"");
+    let live = crate::intake::live("", "default-relay = \"own\"", &users, None);
+    intake.live.send_replace(live);
+    for from in ["j\u{fc}rgen", "ju\u{308}rgen", "JU\u{308}RGEN+x"] {
+        let mut client = intake.client().await;
+        let message = format!("From: {from}@example.nl\r\n\r\nx\r\n");
+        let answer = client
+            .submit("erp@example.nl", &["a@example.net"], message.as_bytes())
+            .await;
+        assert!(answer.expect_code(550).text().contains("needs a login"));
+    }
+}
+
+#[tokio::test]
 async fn implicit_tls_works_and_plain_clients_get_nowhere() {
     let intake = Intake::start(with("tls = \"implicit\"\nauth = \"optional\"")).await;
     let mut client = Client::connect_tls(intake.address, intake.authority.client()).await;

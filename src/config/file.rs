@@ -382,16 +382,16 @@ impl<'a> Table<'a> {
             DeValue::Float(number) => number.to_string(),
             _ => "this".to_owned(),
         };
+        let (low, high) = (write(range.start()), write(range.end()));
         let Some(value) = self.value(key)?.as_str().and_then(read) else {
             self.wrong(
                 key,
                 &format!("{written} is not {noun} like {example}"),
-                "write the number with its unit, in quotes",
+                &format!("write the number with its unit, in quotes, from \"{low}\" to \"{high}\""),
             );
             return None;
         };
         if !range.contains(&value) {
-            let (low, high) = (write(range.start()), write(range.end()));
             self.wrong(
                 key,
                 &format!("{written} is out of range"),

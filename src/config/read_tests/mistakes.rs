@@ -39,6 +39,33 @@ fn all_mistakes_are_told_at_once_with_line_key_and_remedy() {
 }
 
 #[test]
+fn a_number_that_has_its_unit_is_told_its_range() {
+    refused(
+        "[spool]\nmin-free = \"200%\"\n",
+        "",
+        &["2 spool.min-free: \"200%\" is out of range | write a share from \"0%\" to \"90%\""],
+    );
+    refused(
+        "[spool]\nmin-free = \"-5%\"\n",
+        "",
+        &[
+            "2 spool.min-free: \"-5%\" is not a share like \"5%\" | write the number with its \
+          unit, in quotes, from \"0%\" to \"90%\"",
+        ],
+    );
+}
+
+#[test]
+fn an_asterisk_is_no_whole_domain() {
+    let users = "[[user]]\naddress = \"*@a.example\"\nrelay = \"own\"\n";
+    let place = Place::default();
+    let checked = read_texts("[relays.own]\nserver = \"b\"\n", users, &place, &[]).unwrap();
+    let warned = |it: &&Problem| it.line == Some(2) && it.key == "user.address";
+    let warning = checked.warnings.iter().find(warned).unwrap();
+    assert_eq!(warning.remedy, "write \"@a.example\" for the whole domain");
+}
+
+#[test]
 fn what_is_not_toml_is_told_without_showing_the_line() {
     let found = Config::parse("[relays.own]\nlogin = \"u verysecret\n", "").unwrap_err();
     assert_eq!(found.problems[0].line, Some(2));

@@ -11,6 +11,7 @@ use super::screen::Tone;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Item, RelayState, Request, RouteReport};
 use crate::mail::Mailbox;
+use crate::mail::header::originator::mailbox_list;
 use crate::mail::header::{HEADER_MAXIMUM, Header};
 use crate::route::Directory;
 
@@ -63,9 +64,9 @@ fn sender(from: &str) -> Result<Mailbox, Trouble> {
             Err(wrong) => match File::open(from) {
                 Ok(file) => file.take(limit).read_to_end(&mut header),
                 Err(_) => {
-                    return Err(Trouble::usage(format!(
-                        "{from} is neither a file nor an address: {wrong}"
-                    )));
+                    return in_a_field(from).ok_or_else(|| {
+                        Trouble::usage(format!("{from} is neither a file nor an address: {wrong}"))
+                    });
                 }
             },
         },
@@ -80,6 +81,12 @@ fn sender(from: &str) -> Result<Mailbox, Trouble> {
         ))),
         Err(error) => Err(Trouble::failed(format!("{from} would be refused: {error}"))),
     }
+}
+
+/// The mailbox of what was copied from a From field, name and angle brackets included.
+fn in_a_field(text: &str) -> Option<Mailbox> {
+    let found = mailbox_list("From", text.as_bytes()).ok()?;
+    found.into_iter().next()
 }
 
 /// What the directory says, every relay taken for active.
@@ -114,4 +121,18 @@ fn print(context: &mut Context, report: &RouteReport) -> Outcome {
         screen.look.fit(&report.relay, 100),
         screen.look.fit(&report.rule, 300),
     ))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_with_the_name_that_stands_before_it_in_a_message() {
+        for text in ["Jan <jan@example.nl>", "<jan@example.nl>", "jan@example.nl"] {
+            let found = sender(text).map(|it| it.to_string());
+            assert_eq!(found.ok().as_deref(), Some("jan@example.nl"), "{text}");
+        }
+        assert!(sender("Jan <jan>").is_err());
+    }
 }

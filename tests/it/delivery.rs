@@ -30,6 +30,35 @@ async fn a_greylisted_message_goes_out_at_the_second_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_part_of_a_greylisted_message_goes_out_at_the_second_attempt() {
+    let out = FakeRelay::default()
+        .answering_times("RCPT", 7, "450 4.7.1 greylisted")
+        .start()
+        .await;
+    let limits = "limits = { recipients-per-message = 2 }";
+    let penstock = Harness::relaying_to(&out, limits).await;
+    let to: Vec<String> = (0..7).map(|it| format!("r{it}@example.net")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    penstock
+        .submit("ann@example.org", &to, "hello")
+        .await
+        .expect_code(250);
+    penstock.until_idle().await;
+    let asked = |from: &(Duration, usize, String)| from.2.starts_with("RCPT").then_some(from.0);
+    let asked: Vec<u64> = out
+        .commands()
+        .iter()
+        .filter_map(asked)
+        .map(|it| it.as_secs())
+        .collect();
+    assert_eq!(asked.len(), 14, "twice each: {asked:?}");
+    assert!(asked[6] - asked[0] < 10, "{asked:?}");
+    assert!((50..=130).contains(&(asked[7] - asked[6])), "{asked:?}");
+    assert!(asked[13] - asked[7] < 10, "{asked:?}");
+    assert_eq!(out.accepted().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_the_reply_to_a_final_dot_and_for_nothing_else_so_long() {
     let minutes = |it: u64| Duration::from_secs(60 * it);
     let out = FakeRelay::default()

@@ -6,6 +6,7 @@
 
 pub mod evaluate;
 mod macros;
+mod offer;
 mod record;
 mod remedy;
 #[cfg(test)]
@@ -59,14 +60,19 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
         Published::Unknown(_) => {}
         Published::Nothing => {
             let servers = dns::mail_servers(dns, domain).await;
-            let proposal = match addition.is_nothing() {
-                true => remedy::unknown(relay),
-                false => remedy::first(&addition, matches!(servers, Ok(MailServers::Listed(_)))),
-            };
+            let has_servers = matches!(servers, Ok(MailServers::Listed(_)));
+            let proposal = offer::anew(dns, domain, &addition, &pair.relay, |it| {
+                remedy::first(it, has_servers)
+            });
             let found =
                 format!("{domain} has no SPF record: nobody can tell that {relay} may send for it");
             let it = say(HintName::SpfMissing, Severity::Serious, found);
-            return vec![with(it, domain, proposal, "Publish an SPF record:")];
+            return vec![with(
+                it,
+                domain,
+                &proposal.await,
+                "Publish an SPF record:",
+            )];
         }
         Published::Several(texts) => {
             let found = format!(
@@ -74,14 +80,13 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
                 texts.len()
             );
             let it = say(HintName::SpfSeveral, Severity::Serious, found);
-            let proposal = match addition.is_nothing() {
-                true => remedy::unknown(relay),
-                false => within_limits(dns, domain, remedy::merged(texts, &addition)).await,
-            };
+            let proposal = offer::anew(dns, domain, &addition, &pair.relay, |it| {
+                remedy::merged(texts, it)
+            });
             return vec![with(
                 it,
                 domain,
-                proposal,
+                &proposal.await,
                 "Publish one instead of all of them:",
             )];
         }
@@ -89,49 +94,41 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
             let found =
                 format!("receivers cannot read the SPF record of {domain} (permerror): {what}");
             let it = say(HintName::SpfSyntax, Severity::Serious, found);
-            let proposal = match addition.is_nothing() {
-                true => remedy::unknown(relay),
-                false => within_limits(dns, domain, remedy::corrected(text, &addition)).await,
-            };
-            return vec![with(it, domain, proposal, "Publish instead:")];
+            let proposal = offer::anew(dns, domain, &addition, &pair.relay, |it| {
+                remedy::corrected(text, it)
+            });
+            return vec![with(it, domain, &proposal.await, "Publish instead:")];
         }
         Published::One(walk) => {
-            findings.extend(of_walk(walk, examined, &addition, relay, &say));
-            if let Some(it) = of_standing(walk, examined, &addition, relay, &say) {
-                findings.push(it);
-            }
+            let proposal = offer::instead(dns, walk, examined, &addition, &pair.relay);
+            // A record with nothing against it needs no other, and no more questions.
+            let proposal = match needs_another(walk, examined) {
+                true => proposal.await,
+                false => remedy::unknown(relay),
+            };
+            findings.extend(of_walk(walk, domain, &proposal, &say));
+            findings.extend(of_standing(examined, &proposal, relay, &say));
         }
     }
     findings
 }
 
-/// A proposal that was put together from what nobody could read needs look-ups that
-/// nobody counted yet.
-async fn within_limits(dns: &dyn Dns, domain: &Domain, proposal: Proposal) -> Proposal {
-    let Some(text) = &proposal.text else {
-        return proposal;
-    };
-    match walk::walk_text(dns, domain.ascii(), text).await {
-        Ok(walk) if walk.lookups > LOOKUPS_MAXIMUM => {
-            let shorter = remedy::extended(&walk, &Addition::default());
-            Proposal {
-                text: shorter.text,
-                notes: [proposal.notes, shorter.notes].concat(),
-            }
-        }
-        Ok(_) | Err(_) => proposal,
-    }
+/// Whether another record than the one that stands may be the remedy.
+fn needs_another(walk: &Walk, examined: &Examined) -> bool {
+    !walk.wrong.is_empty()
+        || walk.lookups > LOOKUPS_MAXIMUM
+        || walk.voids.len() > VOIDS_MAXIMUM
+        || walk.passes_all.is_some()
+        || matches!(examined.standing, Standing::Missing(_))
 }
 
 /// What is wrong with the record whoever sends.
 fn of_walk(
     walk: &Walk,
-    examined: &Examined,
-    addition: &Addition,
-    relay: &str,
+    domain: &Domain,
+    proposal: &Proposal,
     say: &impl Fn(HintName, Severity, String) -> Finding,
 ) -> Vec<Finding> {
-    let domain = &examined.domain;
     let mut findings = Vec::new();
     if let Some(first) = walk.wrong.first() {
         let found = format!(
@@ -142,7 +139,11 @@ fn of_walk(
         it.evidence.truncate(1);
         it.evidence.extend(walk.wrong.iter().skip(1).cloned());
         it.remedy = "Take that include out, or have its owner repair it.".to_owned();
-        findings.push(it);
+        // Where the record only leads to itself, the way out is ours to write.
+        findings.push(match proposal.text.is_some() {
+            true => with(it, domain, proposal, "Publish instead:"),
+            false => it,
+        });
     }
     if walk.lookups > LOOKUPS_MAXIMUM {
         let found = format!(
@@ -158,12 +159,6 @@ fn of_walk(
                 let cost = count(it.lookups as u64, "look-up", "look-ups");
                 format!("{}: {cost}", it.text)
             }));
-        // As soon as receivers heed the record, they doubt what it does not name.
-        let proposal = match &examined.standing {
-            Standing::Authorised(_) => remedy::extended(walk, &Addition::default()),
-            _ if addition.is_nothing() => remedy::unknown(relay),
-            _ => remedy::extended(walk, addition),
-        };
         findings.push(with(it, domain, proposal, "Publish instead:"));
     }
     if walk.voids.len() > VOIDS_MAXIMUM {
@@ -181,35 +176,17 @@ fn of_walk(
                 .map(|(place, term)| format!("{place}: {term} finds nothing")),
         );
         it.remedy = "Take out the terms that find nothing.".to_owned();
-        let own: Vec<&str> = walk
-            .terms
-            .iter()
-            .filter(|it| it.void)
-            .map(|it| it.text.as_str())
-            .collect();
-        if !own.is_empty() {
-            let kept: Vec<&str> = record::terms(&walk.text)
-                .filter(|it| !own.contains(it))
-                .collect();
-            it.remedy = "Publish instead:".to_owned();
-            it.record = Some(TxtRecord {
-                name: domain.ascii().to_owned(),
-                text: format!("v=spf1 {}", kept.join(" ")),
-            });
-        }
-        findings.push(it);
+        // Those of an include are its owner's to take out.
+        let own = walk.terms.iter().filter(|it| it.void).count();
+        findings.push(match walk.voids.len() - own <= VOIDS_MAXIMUM {
+            true => with(it, domain, proposal, "Publish instead:"),
+            false => it,
+        });
     }
     if let Some(way) = &walk.passes_all {
         let found = format!("the SPF record of {domain} lets everybody send for it: {way}");
         let it = say(HintName::SpfPassAll, Severity::Warning, found);
-        let own = record::terms(&walk.text).any(|it| {
-            matches!(it.to_ascii_lowercase().as_str(), "all" | "+all") || it.ends_with("/0")
-        });
-        let proposal = match addition.is_nothing() {
-            true => remedy::unknown(relay),
-            false => remedy::tightened(walk, addition),
-        };
-        findings.push(match own {
+        findings.push(match remedy::passes_all_itself(walk) {
             true => with(it, domain, proposal, "Publish instead:"),
             false => Finding {
                 remedy: "Take out the include that leads there.".to_owned(),
@@ -222,9 +199,8 @@ fn of_walk(
 
 /// Whether the relay may send.
 fn of_standing(
-    walk: &Walk,
     examined: &Examined,
-    addition: &Addition,
+    proposal: &Proposal,
     relay: &str,
     say: &impl Fn(HintName, Severity, String) -> Finding,
 ) -> Option<Finding> {
@@ -234,23 +210,6 @@ fn of_standing(
         Standing::Missing(what) => {
             let found = format!("the SPF record of {domain} does not authorise {relay}: {what}");
             let it = say(HintName::SpfRelayMissing, Severity::Serious, found);
-            let mut proposal = remedy::extended(walk, addition);
-            if !proposal.changes(walk) && !addition.networks.is_empty() {
-                // The include stands there and does not have the addresses.
-                let by_address = Addition {
-                    include: None,
-                    networks: addition.networks.clone(),
-                };
-                proposal = remedy::extended(walk, &by_address);
-            }
-            // By the addresses it may fail for another reason than a missing term.
-            if !proposal.changes(walk) {
-                return Some(Finding {
-                    remedy: "The term for the relay stands there; repair what is said above."
-                        .to_owned(),
-                    ..it
-                });
-            }
             Some(with(it, domain, proposal, "Publish instead:"))
         }
         Standing::NotConfigured => {
@@ -318,23 +277,24 @@ pub fn alignment(pair: &Pair) -> Option<Finding> {
 async fn addition(dns: &dyn Dns, relay: &Relay) -> Addition {
     let Some((domain, _)) = provider::include(relay) else {
         return Addition {
-            include: None,
             networks: relay.outbound_ips.clone(),
+            ..Addition::default()
         };
     };
     // The cost of what cannot be asked is taken for nothing.
-    let cost = match walk(dns, domain.ascii()).await {
-        Published::One(walk) => walk.lookups,
-        _ => 0,
+    let (cost, voids) = match walk(dns, domain.ascii()).await {
+        Published::One(walk) => (walk.lookups, walk.voids.len()),
+        _ => (0, 0),
     };
     Addition {
         include: Some((domain, cost)),
+        voids,
         networks: relay.outbound_ips.clone(),
     }
 }
 
 /// A finding with the record that is its remedy.
-fn with(mut finding: Finding, domain: &Domain, proposal: Proposal, lead: &str) -> Finding {
+fn with(mut finding: Finding, domain: &Domain, proposal: &Proposal, lead: &str) -> Finding {
     let Proposal { text, notes } = proposal;
     let words = notes.join(" ");
     finding.remedy = match (&text, words.is_empty()) {
@@ -342,9 +302,9 @@ fn with(mut finding: Finding, domain: &Domain, proposal: Proposal, lead: &str) -
         (Some(_), false) => format!("{words} {lead}"),
         (None, _) => words,
     };
-    finding.record = text.map(|text| TxtRecord {
+    finding.record = text.as_ref().map(|text| TxtRecord {
         name: domain.ascii().to_owned(),
-        text,
+        text: text.clone(),
     });
     finding
 }

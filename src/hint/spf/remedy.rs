@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::evaluate::LOOKUPS_MAXIMUM;
+use super::evaluate::{LOOKUPS_MAXIMUM, VOIDS_MAXIMUM};
 use super::record::{Record, terms};
 use super::walk::Walk;
 use crate::mail::Domain;
@@ -12,6 +12,8 @@ use crate::mail::Domain;
 pub struct Addition {
     /// By another domain's record, and what that costs with everything it includes.
     pub include: Option<(Domain, usize)>,
+    /// Of those look-ups, the ones that find nothing.
+    pub voids: usize,
     /// By address.
     pub networks: Vec<IpNet>,
 }
@@ -23,16 +25,6 @@ pub struct Proposal {
     pub text: Option<String>,
     /// What was done to make it so, a sentence each.
     pub notes: Vec<String>,
-}
-
-impl Proposal {
-    /// Whether it says anything else than the record that stands; having none to offer
-    /// does.
-    pub fn changes(&self, walk: &Walk) -> bool {
-        let standing: Vec<&str> = terms(&walk.text).collect();
-        let proposed = self.text.as_deref().map(|it| terms(it).collect::<Vec<_>>());
-        proposed != Some(standing)
-    }
 }
 
 /// How many networks a proposal may list; beyond that nobody keeps them right.
@@ -134,10 +126,20 @@ pub fn corrected(text: &str, addition: &Addition) -> Proposal {
     merged(&[text.to_owned()], addition)
 }
 
-/// The record as it stands, and what shall be added, within ten look-ups.
+/// The record as it stands, and what shall be added, within ten look-ups of which two find
+/// nothing.
 pub fn extended(walk: &Walk, addition: &Addition) -> Proposal {
     let mut notes = Vec::new();
     let mut lookups = walk.lookups;
+    let mut kept: Vec<String> = terms(&walk.text).map(str::to_owned).collect();
+    kept.retain(|term| {
+        let loops = leads_to(term, &walk.domain);
+        if loops {
+            lookups -= 1;
+            notes.push(format!("{term} is left out: the record leads to itself."));
+        }
+        !loops
+    });
     let (mut added, mut cost) = addition.terms(false);
     // From here on in the order of the least harm.
     if lookups + cost > LOOKUPS_MAXIMUM && !addition.networks.is_empty() {
@@ -151,8 +153,8 @@ pub fn extended(walk: &Walk, addition: &Addition) -> Proposal {
             (added, cost) = (by_address, cheaper);
         }
     }
-    let mut kept: Vec<String> = terms(&walk.text).map(str::to_owned).collect();
-    if lookups + cost > LOOKUPS_MAXIMUM {
+    let voids = walk.voids.len() + addition.voids;
+    if lookups + cost > LOOKUPS_MAXIMUM || voids > VOIDS_MAXIMUM {
         for term in walk.terms.iter().filter(|it| it.void) {
             if let Some(place) = kept.iter().position(|it| *it == term.text) {
                 kept.remove(place);
@@ -186,6 +188,24 @@ pub fn extended(walk: &Walk, addition: &Addition) -> Proposal {
         text: Some(assembled(kept, added)),
         notes,
     }
+}
+
+/// Whether a term goes on with the record of this domain.
+fn leads_to(term: &str, domain: &str) -> bool {
+    let lower = term.to_ascii_lowercase();
+    let bare = lower.trim_start_matches(['+', '-', '~', '?']);
+    let target = bare
+        .strip_prefix("include:")
+        .or_else(|| lower.strip_prefix("redirect="));
+    target.is_some_and(|it| it.trim_end_matches('.') == domain)
+}
+
+/// Whether a term of the record itself passes everybody.
+pub fn passes_all_itself(walk: &Walk) -> bool {
+    let open = |it: &str| {
+        matches!(it.to_ascii_lowercase().as_str(), "all" | "+all") || it.ends_with("/0")
+    };
+    walk.passes_all.is_some() && terms(&walk.text).any(open)
 }
 
 /// Writes `a` and `mx` as the addresses they stand for, one after the other, as far as
@@ -351,7 +371,7 @@ mod tests {
     fn include(domain: &str, cost: usize) -> Addition {
         Addition {
             include: Some((Domain::parse(domain).unwrap(), cost)),
-            networks: Vec::new(),
+            ..Addition::default()
         }
     }
 

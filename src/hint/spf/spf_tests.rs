@@ -320,3 +320,130 @@ fn of_a_large_network_its_ends_and_some_between_are_evaluated() {
     assert!(large.contains(&"10.255.255.255".parse().unwrap()));
     assert_eq!(samples("2001:db8::/32").len(), 64);
 }
+
+/// A zone whose a.example has a record of its own, and the relay's one.
+fn only(text: &str) -> Zone {
+    Zone::default()
+        .text("a.example", text)
+        .text("spf.relay.example", "v=spf1 ip4:198.51.100.0/24 -all")
+}
+
+#[tokio::test]
+async fn all_findings_about_a_record_offer_one_record_and_it_has_nothing_against_it() {
+    let by_address = "outbound-ips = [\"198.51.100.7\"]";
+    let voids = "v=spf1 a:x.example a:y.example a:z.example";
+    let both = format!("{INCLUDE}\n{by_address}");
+    for (text, relay, hints, record) in [
+        (
+            format!("{voids} -all"),
+            INCLUDE,
+            &["spf-void-lookups", "spf-relay-missing"][..],
+            "v=spf1 include:spf.relay.example -all",
+        ),
+        (
+            format!("{voids} -all"),
+            by_address,
+            &["spf-void-lookups", "spf-relay-missing"],
+            "v=spf1 ip4:198.51.100.7 -all",
+        ),
+        // The relay stands there, behind more than receivers follow.
+        (
+            format!("{voids} include:spf.relay.example -all"),
+            &both,
+            &["spf-void-lookups", "spf-relay-missing"],
+            "v=spf1 include:spf.relay.example -all",
+        ),
+        (
+            "v=spf1 include:a.example -all".to_owned(),
+            INCLUDE,
+            &["spf-syntax", "spf-relay-missing"],
+            "v=spf1 include:spf.relay.example -all",
+        ),
+        (
+            "v=spf1 ip4:192.0.2.1 redirect=A.example.".to_owned(),
+            INCLUDE,
+            &["spf-syntax", "spf-relay-missing"],
+            "v=spf1 ip4:192.0.2.1 include:spf.relay.example",
+        ),
+        // Everybody may send, and so may the relay.
+        (
+            "v=spf1 +all".to_owned(),
+            INCLUDE,
+            &["spf-pass-all"],
+            "v=spf1 include:spf.relay.example ~all",
+        ),
+        (
+            "v=spf1 all".to_owned(),
+            by_address,
+            &["spf-pass-all"],
+            "v=spf1 ip4:198.51.100.7 ~all",
+        ),
+    ] {
+        let found = found(&only(&text), relay).await;
+        let names: Vec<&str> = found.iter().map(|it| it.0).collect();
+        assert_eq!(names, hints, "{text}");
+        for (name, _, offered) in &found {
+            assert_eq!(offered.as_deref(), Some(record), "{text}: {name}");
+        }
+        assert_eq!(super::spf_tests::found(&only(record), relay).await, []);
+    }
+}
+
+#[tokio::test]
+async fn without_the_relays_part_no_record_is_offered_whatever_is_wrong() {
+    for text in [
+        "v=spf1 a:x.example a:y.example a:z.example -all",
+        "v=spf1 include:a.example -all",
+        "v=spf1 +all",
+    ] {
+        for (name, _, record) in found(&only(text), "").await {
+            assert_eq!(record, None, "{text}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_would_still_be_wrong_is_not_offered() {
+    let cases = [
+        // An include that is its owner's to repair.
+        only("v=spf1 include:gone.example -all"),
+        only("v=spf1 include:ring.example -all")
+            .text("ring.example", "v=spf1 include:a.example -all"),
+        // The relay's own part is missing.
+        Zone::default().text("a.example", "v=spf1 -all"),
+        Zone::default().mx("a.example", 1, "mx.a.example"),
+        Zone::default().text("a.example", "v=spf1 ip:192.0.2.1 -all"),
+        // Two that would be one, without the relay.
+        Zone::default()
+            .text("a.example", "v=spf1 -all")
+            .text("a.example", "v=spf1 ~all"),
+    ];
+    for zone in cases {
+        let found = found(&zone, INCLUDE).await;
+        assert!(!found.is_empty());
+        for (name, _, record) in found {
+            assert_eq!(record, None, "{name}");
+        }
+    }
+    let pair = pair(INCLUDE);
+    let zone = only("v=spf1 include:gone.example -all");
+    let examined = examine(&zone, &pair.from, &pair.relay).await;
+    let said = findings(&zone, &pair, &examined).await;
+    assert!(
+        said[1].remedy.contains("gone.example: no SPF record"),
+        "{:?}",
+        said[1]
+    );
+}
+
+#[tokio::test]
+async fn terms_of_an_include_that_find_nothing_are_left_to_its_owner() {
+    let zone = only("v=spf1 include:spf.relay.example include:o.example -all").text(
+        "o.example",
+        "v=spf1 a:x.example a:y.example a:z.example -all",
+    );
+    assert_eq!(
+        found(&zone, INCLUDE).await,
+        [("spf-void-lookups", Severity::Warning, None)]
+    );
+}

@@ -83,6 +83,10 @@ fn by_include(domain: &Domain, walk: &Walk, include: &Domain, source: &str) -> S
     }
     match walk.includes(include.ascii()) {
         Some(found) if found.passes => Standing::Authorised(found.path.join(" → ")),
+        // Everybody is: a receiver that is asked about the relay passes it too.
+        None if walk.wrong.is_empty() && walk.passes_all.is_some() => {
+            Standing::Authorised(walk.passes_all.clone().unwrap_or_default())
+        }
         _ if !walk.unfollowed.is_empty() => Standing::Untold(walk.unfollowed.join("; ")),
         Some(found) => Standing::Missing(format!(
             "{} is included, but not to pass",

@@ -38,6 +38,8 @@ pub enum Published {
 /// One record and what it includes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Walk {
+    /// The domain that it stands at.
+    pub domain: String,
     /// The record's text.
     pub text: String,
     /// How many look-ups it needs when nothing matches.
@@ -108,6 +110,7 @@ pub async fn walk(dns: &dyn Dns, domain: &str) -> Published {
 pub async fn walk_text(dns: &dyn Dns, domain: &str, text: &str) -> Result<Walk, SyntaxError> {
     let record = Record::parse(text)?;
     let mut walk = Walk {
+        domain: domain.to_owned(),
         text: text.to_owned(),
         ..Walk::default()
     };

@@ -15,7 +15,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 /// Parameters that decide about other things than relays, and what stands in for them.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 23] = [
     (
         "transport_maps",
         "Penstock chooses the relay by From, never by recipient",
@@ -29,6 +29,7 @@ const ELSEWHERE: [(&str, &str); 16] = [
         "Penstock does not rewrite addresses",
     ),
     ("canonical_maps", "Penstock does not rewrite addresses"),
+    ("masquerade_domains", "Penstock does not rewrite addresses"),
     (
         "smtp_generic_maps",
         "Penstock does not rewrite addresses; see reverse-path",
@@ -36,8 +37,20 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("virtual_alias_maps", "Penstock delivers no mail here"),
     ("always_bcc", "Penstock adds no recipients"),
     ("sender_bcc_maps", "Penstock adds no recipients"),
+    ("recipient_bcc_maps", "Penstock adds no recipients"),
     ("header_checks", "Penstock leaves messages as they are"),
     ("smtp_header_checks", "Penstock leaves messages as they are"),
+    ("mime_header_checks", "Penstock leaves messages as they are"),
+    ("body_checks", "Penstock leaves messages as they are"),
+    ("smtp_body_checks", "Penstock leaves messages as they are"),
+    (
+        "relay_domains",
+        "Penstock takes mail for every domain, from who may send, and chooses the relay by From",
+    ),
+    (
+        "relay_transport",
+        "Penstock chooses the relay by From, never by recipient",
+    ),
     ("content_filter", "Penstock hands mail to relays only"),
     ("smtpd_milters", "Penstock has no milters"),
     (
@@ -54,6 +67,21 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ),
     ("smtp_bind_address", "Penstock takes the system's address"),
 ];
+
+/// Transports that hand mail to no relay.
+const NO_RELAY: [&str; 8] = [
+    "error", "retry", "discard", "local", "virtual", "lmtp", "uucp", "pipe",
+];
+
+/// Where mail goes that no table says anything about.
+enum ByDefault {
+    /// By this parameter, to this next hop.
+    To(&'static str, String),
+    /// To the world itself.
+    Direct,
+    /// Nowhere that a relay could stand for.
+    Nowhere,
+}
 
 /// What would be written.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -142,14 +170,30 @@ impl Planner<'_> {
                     .into(),
             );
         }
-        self.read_default();
-        self.read_senders();
+        let default = self.default_next_hop();
+        self.read_default(&default);
+        match &default {
+            ByDefault::Nowhere => {}
+            ByDefault::To("default_transport", _) => self.tell_of_senders(),
+            ByDefault::To(..) | ByDefault::Direct => self.read_senders(),
+        }
         self.read_rest_of_passwords();
         self.read_values();
         for (name, instead) in ELSEWHERE {
             if self.main.names().contains(name) {
                 self.plan.left.push(format!("{name}: {instead}"));
             }
+        }
+        for (service, set) in self.main.services() {
+            self.plan.left.push(format!(
+                "master.cf, {service}: has its own {} (-o), which is not read",
+                set.join(", ")
+            ));
+        }
+        for word in self.main.without_value() {
+            self.plan.left.push(format!(
+                "main.cf, the line that begins with {word}: without a = it means nothing"
+            ));
         }
         if self
             .main
@@ -165,21 +209,65 @@ impl Planner<'_> {
         self.plan
     }
 
-    fn read_default(&mut self) {
-        let Some(relayhost) = self.main.get("relayhost") else {
-            self.plan.left.push(
-                "relayhost is empty: Postfix delivers to the world by itself, Penstock never \
-                 does; mail of other senders is refused until there is a default-relay"
-                    .into(),
-            );
-            return;
+    /// The next hop of `default_transport` counts more than `relayhost` and the one of the
+    /// sender, which are not looked at then (postconf(5)).
+    fn default_next_hop(&mut self) -> ByDefault {
+        let written = self.main.get("default_transport");
+        let (transport, next_hop) = match &written {
+            Some(written) => written.split_once(':').unwrap_or((written, "")),
+            None => ("smtp", ""),
         };
-        let login = self.login(None, &relayhost);
-        if let Some(name) = self.account("relayhost", &relayhost, login) {
+        if NO_RELAY.contains(&transport) {
+            self.plan.left.push(format!(
+                "default_transport {transport}: Postfix hands such mail to no relay, whatever \
+                 relayhost and the senders' tables say, so none of them is taken over"
+            ));
+            return ByDefault::Nowhere;
+        }
+        if !matches!(transport, "smtp" | "relay") {
+            self.plan.left.push(format!(
+                "default_transport {transport}: a transport of its own in master.cf; it is taken \
+                 for SMTP, with the smtp_ parameters of main.cf"
+            ));
+        }
+        match (next_hop.trim(), self.main.get("relayhost")) {
+            ("", Some(relayhost)) => ByDefault::To("relayhost", relayhost),
+            ("", None) => ByDefault::Direct,
+            (next_hop, _) => ByDefault::To("default_transport", next_hop.to_owned()),
+        }
+    }
+
+    fn read_default(&mut self, default: &ByDefault) {
+        let (parameter, next_hop) = match default {
+            ByDefault::To(parameter, next_hop) => (*parameter, next_hop),
+            ByDefault::Nowhere => return,
+            ByDefault::Direct => {
+                self.plan.left.push(
+                    "relayhost is empty: Postfix delivers to the world by itself, Penstock never \
+                     does; mail of other senders is refused until there is a default-relay"
+                        .into(),
+                );
+                return;
+            }
+        };
+        let login = self.login(None, next_hop);
+        if let Some(name) = self.account(parameter, next_hop, login) {
             self.plan
                 .understood
-                .push(format!("relayhost {relayhost}: default-relay {name}"));
+                .push(format!("{parameter} {next_hop}: default-relay {name}"));
             self.plan.default_relay = Some(name);
+        }
+    }
+
+    /// Relays that Postfix does not use, because `default_transport` names another one.
+    fn tell_of_senders(&mut self) {
+        for parameter in ["relayhost", "sender_dependent_relayhost_maps"] {
+            if self.main.get(parameter).is_some() {
+                self.plan.left.push(format!(
+                    "{parameter}: not taken over; Postfix does not look at it while \
+                     default_transport names a next hop"
+                ));
+            }
         }
     }
 

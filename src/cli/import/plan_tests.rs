@@ -198,6 +198,87 @@ fn a_simple_smarthost_becomes_the_default_relay() {
 }
 
 #[test]
+fn the_next_hop_of_default_transport_counts_more_than_relayhost_and_the_senders() {
+    let with = |transport: &str| {
+        Postfix::new(&[
+            (
+                "main.cf",
+                &format!(
+                    "default_transport = {transport}\nrelayhost = [unused.example]:587\n\
+                     sender_dependent_relayhost_maps = hash:/etc/postfix/senders\n\
+                     smtp_sasl_auth_enable = yes\n\
+                     smtp_sasl_password_maps = hash:/etc/postfix/sasl\n"
+                ),
+            ),
+            ("senders", "jan@example.nl [sender.example]:587\n"),
+            ("sasl", "[real.example]:587 u:p\n"),
+        ])
+        .plan()
+    };
+    let mut plan = with("smtp:[real.example]:587");
+    assert_eq!(
+        plan.understood,
+        ["default_transport [real.example]:587: default-relay real"]
+    );
+    assert_eq!((plan.relays.len(), plan.users.len()), (1, 0));
+    for expected in [
+        "relayhost: not taken",
+        "sender_dependent_relayhost_maps: not",
+    ] {
+        let said = plan.left.iter().any(|it| it.starts_with(expected));
+        assert!(said, "{:#?}", plan.left);
+    }
+    let config = written(&mut plan);
+    assert!(config.relays["real"].credentials.is_some());
+    // Without one they count.
+    for transport in ["smtp", "relay:", "out:"] {
+        let plan = with(transport);
+        assert_eq!(plan.default_relay.as_deref(), Some("unused"), "{transport}");
+        assert_eq!(plan.users.len(), 1);
+        let told = plan
+            .left
+            .iter()
+            .any(|it| it.starts_with("default_transport out: a"));
+        assert_eq!(told, transport == "out:");
+    }
+    let plan = with("error:no mail from here");
+    assert_eq!((plan.relays.len(), plan.users.len()), (0, 0));
+    assert!(plan.left[0].starts_with("default_transport error: "));
+}
+
+#[test]
+fn what_decides_beside_main_cf_is_said_without_its_values() {
+    let plan = Postfix::new(&[
+        (
+            "main.cf",
+            "relayhost = [a.example]:587\nmasquerade_domains = example.nl\n\
+             body_checks = pcre:/x\nrelay_domains = b.example\nsmtp_bind_address 192.0.2.1\n",
+        ),
+        (
+            "master.cf",
+            "smtp unix - - y - - smtp\n  -o smtp_sasl_password_maps=static:u:geheim\n",
+        ),
+    ])
+    .plan();
+    for expected in [
+        "masquerade_domains: ",
+        "body_checks: ",
+        "relay_domains: ",
+        "master.cf, smtp unix: has its own smtp_sasl_password_maps (-o)",
+        "main.cf, the line that begins with smtp_bind_address: ",
+    ] {
+        let said = plan.left.iter().any(|it| it.starts_with(expected));
+        assert!(said, "{expected}: {:#?}", plan.left);
+    }
+    assert!(
+        !plan
+            .left
+            .iter()
+            .any(|it| it.contains("geheim") || it.contains("192.0.2.1"))
+    );
+}
+
+#[test]
 fn what_cannot_be_taken_over_is_said() {
     let plan = Postfix::new(&[
         (

@@ -22,6 +22,10 @@ const TEXT_KINDS: [&str; 7] = ["hash", "btree", "lmdb", "dbm", "sdbm", "cdb", "t
 pub struct MainFile {
     directory: PathBuf,
     parameters: BTreeMap<String, String>,
+    /// Lines that say nothing, by their first word: the rest may be a secret.
+    without_value: Vec<String>,
+    /// Of master.cf: services, and the parameters that they have for themselves.
+    services: Vec<(String, Vec<String>)>,
 }
 
 /// A look-up table.
@@ -40,21 +44,43 @@ impl MainFile {
     pub fn open(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join("main.cf");
         let text = read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self::parse(directory, &text))
+        let mut main = Self::parse(directory, &text);
+        let path = directory.join("master.cf");
+        // A copy may have been made without it.
+        if path.is_file() {
+            let text = read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            main.services = services(&text);
+        }
+        Ok(main)
     }
 
     fn parse(directory: &Path, text: &str) -> Self {
-        let parameters = logical_lines(text)
-            .into_iter()
-            .filter_map(|line| {
-                let (name, value) = line.split_once('=')?;
-                Some((name.trim().to_owned(), value.trim().to_owned()))
-            })
-            .collect();
+        let mut parameters = BTreeMap::new();
+        let mut without_value = Vec::new();
+        for line in logical_lines(text) {
+            match line.split_once('=') {
+                Some((name, value)) => {
+                    parameters.insert(name.trim().to_owned(), value.trim().to_owned());
+                }
+                None => without_value.extend(line.split_whitespace().next().map(str::to_owned)),
+            }
+        }
         Self {
             directory: directory.to_owned(),
             parameters,
+            without_value,
+            services: Vec::new(),
         }
+    }
+
+    /// Lines of main.cf without a `=`, by their first word.
+    pub fn without_value(&self) -> &[String] {
+        &self.without_value
+    }
+
+    /// Services of master.cf, each with the parameters that `-o` sets for it alone.
+    pub fn services(&self) -> &[(String, Vec<String>)] {
+        &self.services
     }
 
     /// The value of a parameter, `$name` filled in; none if it is not written or empty.
@@ -189,6 +215,37 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
+/// What stands behind `-o` in master.cf, by service (master(5)); the values may be secrets.
+fn services(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut services = Vec::new();
+    for line in logical_lines(text) {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(kind)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let mut set = Vec::new();
+        while let Some(word) = words.next() {
+            let Some(behind) = word.strip_prefix("-o") else {
+                continue;
+            };
+            let next = match behind.trim_start_matches('{') {
+                "" => words.find(|it| *it != "{").unwrap_or_default(),
+                behind => behind,
+            };
+            let parameter = next.trim_start_matches('{');
+            let parameter = parameter.split('=').next().unwrap_or_default();
+            // How it calls itself in the log.
+            if !matches!(parameter, "" | "syslog_name") {
+                set.push(parameter.to_owned());
+            }
+        }
+        if !set.is_empty() {
+            services.push((format!("{name} {kind}"), set));
+        }
+    }
+    services
+}
+
 fn table_entries(text: &str) -> Vec<(String, String)> {
     logical_lines(text)
         .iter()
@@ -227,6 +284,34 @@ mod tests {
             ]
         );
         assert_eq!((main.get("empty"), main.get("loop")), (None, None));
+    }
+
+    #[test]
+    fn what_a_service_has_for_itself_is_read_by_name() {
+        let text = "# a comment\nsmtp      inet  n - y - - smtpd\n\
+            submission inet n - y - - smtpd\n  -o syslog_name=postfix/submission\n\
+            \x20 -o smtpd_tls_security_level=encrypt -o { smtpd_banner = two words }\n\
+            relay unix - - y - - smtp\n  -o syslog_name=postfix/$service_name\n\
+            out unix - - y - - smtp -o smtp_sasl_password_maps=static:u:geheim -osmtp_bind_address=192.0.2.1\n";
+        let own = |service: &str, set: &[&str]| {
+            (
+                service.to_owned(),
+                set.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            services(text),
+            [
+                own(
+                    "submission inet",
+                    &["smtpd_tls_security_level", "smtpd_banner"]
+                ),
+                own(
+                    "out unix",
+                    &["smtp_sasl_password_maps", "smtp_bind_address"]
+                ),
+            ]
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::context::Context;
 use super::edit::apply::{ApplyArgs, apply};
 use super::edit::user::UserSettings;
-use super::edit::{Draft, password, user, user_list};
+use super::edit::{Draft, password, user, user_list, utf8};
 use super::exit::{Outcome, Trouble};
 use super::relay::{lines_of, plain_table};
 use crate::config::{User, UserAddress};
@@ -104,9 +104,10 @@ pub fn user(context: &mut Context, verb: UserVerb) -> Outcome {
             args.apply
         }
         UserVerb::Import(args) => {
-            let list = std::fs::read_to_string(&args.list).map_err(|error| {
+            let list = std::fs::read(&args.list).map_err(|error| {
                 Trouble::failed(format!("cannot read {}: {error}", args.list.display()))
             })?;
+            let list = utf8(&args.list, list).map_err(Trouble::failed)?;
             let imported = user_list::import(&draft.users.after, &list)?;
             if !context.screen.look.json {
                 context.screen.line(format!(

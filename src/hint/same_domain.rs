@@ -37,20 +37,24 @@ pub async fn finding(
         return None;
     }
     let from = &pair.from;
-    let servers: Vec<String> = match dns::mail_servers(dns, from).await {
-        Ok(MailServers::Listed(servers)) => servers.into_iter().map(|it| it.name).collect(),
-        Ok(MailServers::Itself) => vec![from.ascii().to_owned()],
+    let servers = match dns::mail_servers(dns, from).await {
         // It takes no mail, so none of its own either.
         Ok(MailServers::Nobody) => return None,
+        Ok(servers) => servers,
         Err(error) => {
             let words = format!("{from} MX: {error}");
             return Some(unknown(pair, words));
         }
     };
+    let has_record = matches!(servers, MailServers::Listed(_));
+    let servers = names(servers, from);
     if is_among(dns, &pair.relay, &servers).await {
         return None;
     }
-    let mut evidence = vec![format!("{from} MX {}", servers.join(", "))];
+    let mut evidence = vec![match has_record {
+        true => format!("{from} MX {}", servers.join(", ")),
+        false => format!("{from} has no MX record: its mail goes to {from} itself"),
+    }];
     match &own.standing {
         Standing::Authorised(_) => return None,
         Standing::Missing(what) => evidence.push(format!("SPF: {what}")),
@@ -69,15 +73,22 @@ pub async fn finding(
         (_, Seen::Possible) => Severity::Notice,
         _ => Severity::Warning,
     };
+    let relay = &pair.relay.name;
     Some(Finding {
         hint: HintName::SameDomain,
         severity,
         subject: from.to_string(),
-        found: format!(
-            "mail from {from} to {from} leaves by {}, which is neither a mail server of that \
-             domain nor in its SPF: its own servers may refuse it as forged",
-            pair.relay.name
-        ),
+        found: match severity {
+            Severity::Unknown => format!(
+                "mail from {from} to {from} leaves by {relay}, which is no mail server of that \
+                 domain; whether its SPF names it cannot be told: unless it does, its own \
+                 servers may refuse it as forged"
+            ),
+            _ => format!(
+                "mail from {from} to {from} leaves by {relay}, which is neither a mail server of \
+                 that domain nor in its SPF: its own servers may refuse it as forged"
+            ),
+        },
         evidence,
         remedy: remedy(dns, config, pair, &servers).await,
         record: None,
@@ -127,31 +138,36 @@ async fn remedy(dns: &dyn Dns, config: &Config, pair: &Pair, servers: &[String])
     }
 }
 
+/// The servers that take mail for a domain, by name; the best first.
+pub(super) fn names(servers: MailServers, domain: &Domain) -> Vec<String> {
+    match servers {
+        MailServers::Listed(servers) => servers.into_iter().map(|it| it.name).collect(),
+        MailServers::Itself => vec![domain.ascii().to_owned()],
+        MailServers::Nobody => Vec::new(),
+    }
+}
+
 /// Whether the relay is one of these servers, by name or by address.
 pub async fn is_among(dns: &dyn Dns, relay: &Relay, servers: &[String]) -> bool {
     let listed = |name: &str| servers.iter().any(|it| it.eq_ignore_ascii_case(name));
-    let mut names: Vec<String> = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     let mut wanted: Vec<IpAddr> = Vec::new();
     for server in relay.servers.iter().take(RELAYS_MAXIMUM) {
         match &server.host {
             Host::Address(address) => wanted.push(*address),
-            Host::Name(name) => names.push(name.ascii().to_owned()),
+            Host::Name(name) => known.push(name.ascii().to_owned()),
             // Where its connections go is what the name's MX records say.
             Host::Mx(name) => match dns::mail_servers(dns, name).await {
-                Ok(MailServers::Listed(found)) => {
-                    names.extend(found.into_iter().map(|it| it.name).take(RELAYS_MAXIMUM));
-                }
-                Ok(MailServers::Itself | MailServers::Nobody) | Err(_) => {
-                    names.push(name.ascii().to_owned());
-                }
+                Ok(found) => known.extend(names(found, name).into_iter().take(RELAYS_MAXIMUM)),
+                Err(_) => known.push(name.ascii().to_owned()),
             },
         }
     }
-    if names.iter().any(|it| listed(it)) {
+    if known.iter().any(|it| listed(it)) {
         return true;
     }
     // One machine has many names.
-    for name in &names {
+    for name in &known {
         wanted.extend(dns::addresses(dns, name).await.unwrap_or_default());
     }
     if wanted.is_empty() && relay.outbound_ips.is_empty() {
@@ -171,4 +187,39 @@ pub async fn is_among(dns: &dyn Dns, relay: &Relay, servers: &[String]) -> bool 
 /// Whether a recipient's domain is the sender's organisation.
 pub fn applies(from: &Domain, recipient: &Domain) -> bool {
     super::organisation::same(from, recipient)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dns::Zone;
+    use crate::mail::Mailbox;
+
+    async fn found(zone: &Zone, relay: &str) -> Finding {
+        let text = format!("[relays.own]\nserver = \"[smtp.relay.example]:587\"\n{relay}\n");
+        let config = Config::parse(&text, "").unwrap();
+        let from = Mailbox::parse("jan@a.example").unwrap();
+        let pair = Pair::new(&from, Arc::new(config.relays["own"].clone()), None);
+        let own = spf::examine(zone, &pair.from, &pair.relay).await;
+        let found = finding(zone, &config, &pair, &own, Seen::Yes).await;
+        found.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_told_is_not_said_as_a_fact_and_no_record_is_made_up() {
+        let zone = Zone::default().text("a.example", "v=spf1 -all");
+        let unknown = found(&zone, "").await;
+        assert_eq!(unknown.severity, Severity::Unknown);
+        assert!(unknown.found.contains("cannot be told"), "{unknown:?}");
+        assert!(!unknown.found.contains("nor in its SPF"), "{unknown:?}");
+        assert!(!unknown.evidence[0].contains(" MX a."), "{unknown:?}");
+        assert!(unknown.evidence[0].contains("no MX record"), "{unknown:?}");
+        let zone = zone.mx("a.example", 1, "mx.a.example");
+        let known = found(&zone, "spf-include = \"spf.relay.example\"").await;
+        assert_eq!(known.severity, Severity::Warning);
+        assert!(known.found.contains("nor in its SPF"), "{known:?}");
+        assert_eq!(known.evidence[0], "a.example MX mx.a.example");
+    }
 }

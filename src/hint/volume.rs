@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::finding::{Finding, Severity};
 use super::pair::Pair;
 use super::provider;
-use super::same_domain::is_among;
-use crate::config::{Config, HintName, Relay};
+use super::same_domain::{is_among, names};
+use crate::config::{Config, HintName, Preset, Relay};
 use crate::dns::{self, Dns, MailServers};
 
 /// What makes mail of a pair a large amount.
@@ -63,11 +63,7 @@ pub async fn findings(dns: &dyn Dns, config: &Config, pair: &Pair, bulk: &Bulk) 
                 pair.from, known.name
             ),
             evidence: vec![evidence.clone(), known.source.to_owned()],
-            remedy: format!(
-                "{} {}",
-                better(config, relay),
-                "Its limits keep the account until then."
-            ),
+            remedy: format!("{}{}", better(config, relay), until_then(relay)),
             record: None,
         });
     }
@@ -87,6 +83,22 @@ pub async fn findings(dns: &dyn Dns, config: &Config, pair: &Pair, bulk: &Bulk) 
         });
     }
     findings
+}
+
+/// What keeps the account until then: the provider's own limits, where they are known.
+fn until_then(relay: &Relay) -> String {
+    let known = |it: &crate::config::Server| Preset::of_provider(&it.host);
+    match relay.servers.iter().find_map(known) {
+        None => String::new(),
+        Some(preset) if relay.limits.preset != preset => format!(
+            " Until then limits = {{ preset = \"{preset}\" }} in [relays.{}] keeps the account.",
+            relay.name
+        ),
+        Some(_) if relay.limits.overridden.is_empty() => {
+            " Its limits keep the account until then.".to_owned()
+        }
+        Some(_) => String::new(),
+    }
 }
 
 /// Where the mailings could go instead.
@@ -110,8 +122,8 @@ fn better(config: &Config, not: &Arc<Relay>) -> String {
 
 /// Why the relay counts as one that carries the domain's internal mail.
 async fn carries_internal(dns: &dyn Dns, config: &Config, pair: &Pair) -> Option<String> {
-    if let Ok(MailServers::Listed(servers)) = dns::mail_servers(dns, &pair.from).await {
-        let names: Vec<String> = servers.into_iter().map(|it| it.name).collect();
+    if let Ok(servers @ MailServers::Listed(_)) = dns::mail_servers(dns, &pair.from).await {
+        let names = names(servers, &pair.from);
         if is_among(dns, &pair.relay, &names).await {
             return Some(format!("{} MX {}", pair.from, names.join(", ")));
         }
@@ -132,4 +144,35 @@ async fn carries_internal(dns: &dyn Dns, config: &Config, pair: &Pair) -> Option
         "relays {} and {} send from the same addresses (outbound-ips)",
         pair.relay.name, other.name
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_keep_an_account_only_where_they_are_the_providers() {
+        let said = |rest: &str| {
+            let text = format!("[relays.own]\nserver = \"[smtp.office365.com]:587\"\n{rest}\n");
+            until_then(&Config::parse(&text, "").unwrap().relays["own"])
+        };
+        let kept = said("limits = { preset = \"microsoft-365\" }");
+        assert_eq!(kept, " Its limits keep the account until then.");
+        assert_eq!(
+            said("bulk = true"),
+            " Until then limits = { preset = \"microsoft-365\" } in [relays.own] keeps the account."
+        );
+        assert_eq!(
+            said("limits = { preset = \"microsoft-365\", batch-messages = 900 }"),
+            ""
+        );
+        assert_eq!(
+            until_then(
+                &Config::parse("[relays.a]\nserver = \"a.example\"\n", "")
+                    .unwrap()
+                    .relays["a"]
+            ),
+            ""
+        );
+    }
 }

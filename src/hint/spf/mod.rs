@@ -67,12 +67,7 @@ pub async fn findings(dns: &dyn Dns, pair: &Pair, examined: &Examined) -> Vec<Fi
             let found =
                 format!("{domain} has no SPF record: nobody can tell that {relay} may send for it");
             let it = say(HintName::SpfMissing, Severity::Serious, found);
-            return vec![with(
-                it,
-                domain,
-                &proposal.await,
-                "Publish an SPF record:",
-            )];
+            return vec![with(it, domain, &proposal.await, "Publish an SPF record:")];
         }
         Published::Several(texts) => {
             let found = format!(

@@ -202,9 +202,8 @@ fn leads_to(term: &str, domain: &str) -> bool {
 
 /// Whether a term of the record itself passes everybody.
 pub fn passes_all_itself(walk: &Walk) -> bool {
-    let open = |it: &str| {
-        matches!(it.to_ascii_lowercase().as_str(), "all" | "+all") || it.ends_with("/0")
-    };
+    let open =
+        |it: &str| matches!(it.to_ascii_lowercase().as_str(), "all" | "+all") || it.ends_with("/0");
     walk.passes_all.is_some() && terms(&walk.text).any(open)
 }
 

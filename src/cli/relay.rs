@@ -335,6 +335,8 @@ fn test_lines(look: &Look, report: &RelayTestReport, verdicts: [&str; 2]) -> Vec
     let mut lines = vec![look.tone(tone, &format!("{} {verdict}", report.relay))];
     let text = match report.ok {
         true => report.text.clone(),
+        // Some words say it themselves: no reply at greeting within 30 s.
+        false if report.text.contains(&format!(" at {}", report.stage)) => report.text.clone(),
         false => format!("at {}: {}", report.stage, report.text),
     };
     lines.extend(look.wrap(&text, 2));

@@ -6,7 +6,7 @@ use crate::config::{Relay, Secret};
 use crate::control::protocol::{Dialogue, RelayTestReport, Side};
 use crate::mail::Stage;
 use crate::outcome::{Rules, classify_error};
-use crate::relay::{Said, TestReport};
+use crate::relay::{RelayError, Said, TestReport};
 use crate::smtp::Extensions;
 
 use super::transaction::Office;
@@ -52,7 +52,7 @@ pub fn verdict(relay: &str, report: &TestReport, rules: &Rules) -> RelayTestRepo
                 ok: false,
                 server,
                 stage: error.stage().name().to_owned(),
-                text: error.to_string(),
+                text: words(error),
                 remedy: Some(finding.remedy),
             }
         }
@@ -64,6 +64,18 @@ pub fn verdict(relay: &str, report: &TestReport, rules: &Rules) -> RelayTestRepo
             text: offered(report),
             remedy: None,
         },
+    }
+}
+
+/// What went wrong; where it did, the report says itself.
+fn words(error: &RelayError) -> String {
+    match error {
+        RelayError::Refused { stage, .. } => {
+            let words = error.to_string();
+            let beginning = format!("refused at {}: ", stage.name());
+            words.strip_prefix(&beginning).unwrap_or(&words).to_owned()
+        }
+        other => other.to_string(),
     }
 }
 

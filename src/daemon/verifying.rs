@@ -376,6 +376,7 @@ fn outcome(ended: &transaction::Outcome) -> Option<Outcome> {
     Some(Outcome::Failed {
         at: ended.at,
         stage: said.stage.name().to_owned(),
+        server: said.server.clone(),
         words: crate::control::describe::one_line(said),
         remedy: remedy.unwrap_or_default(),
         is_final: envelope.is_finished(),

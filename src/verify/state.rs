@@ -34,6 +34,8 @@ pub struct Verification {
     tokens: Vec<Known>,
     /// Why a confirmation that there was is worth nothing any more.
     lost: Option<String>,
+    /// What that confirmation was for.
+    lost_for: Option<Binding>,
 }
 
 /// Who confirmed it and when.
@@ -73,6 +75,9 @@ pub enum Outcome {
         at: Timestamp,
         /// At which point of the dialogue (a [`Stage`](crate::mail::Stage)'s name).
         stage: String,
+        /// The server that said no, or was tried last.
+        #[serde(default)]
+        server: String,
         /// The server's own words.
         words: String,
         /// What somebody could change.
@@ -203,11 +208,12 @@ impl Verification {
         if self.binding == now {
             return (false, None);
         }
-        if let (Some(old), Some(new)) = (&self.binding, &now) {
-            let difference = old.difference(new);
-            if self.confirmed.is_some() {
-                self.lost = Some(difference);
-            }
+        if self.confirmed.is_some() {
+            self.lost_for = self.binding.clone();
+        }
+        if let (Some(was), Some(new)) = (&self.lost_for, &now) {
+            // Back to what it was? Then it is not the change that has to be confirmed.
+            self.lost = (was != new).then(|| was.difference(new));
         }
         let test = self.test.take();
         let stale = test
@@ -311,6 +317,7 @@ impl Verification {
             by: by.to_owned(),
         });
         self.lost = None;
+        self.lost_for = None;
         self.end_tokens(Fate::Used);
     }
 
@@ -376,6 +383,7 @@ pub(super) mod tests {
         Outcome::Failed {
             at: at(1),
             stage: "auth".into(),
+            server: "smtp.a.example".into(),
             words: "535 5.7.8 no".into(),
             remedy: String::new(),
             is_final,
@@ -433,8 +441,16 @@ pub(super) mod tests {
         );
         assert!(it.wants_test(false, at(2)), "without a pause");
         it.composed(id(2), second.hash(), at(2));
+        let third = relay("server = \"[c.example]:587\"");
+        let mut moved = it.clone();
+        moved.bind(&third);
+        assert_eq!(
+            moved.lost(),
+            Some("the server changed from [a.example]:587 to [c.example]:587")
+        );
         // Back again before it left: the message for the other server must not go.
         assert_eq!(it.bind(&relay("")), (true, Some(id(2))));
+        assert_eq!(it.lost(), None, "it is what it was");
         assert_eq!(it.find(&second.hash(), at(3)), Some(Found::Outdated));
         assert_eq!(it.find(&token.hash(), at(3)), Some(Found::Used));
         assert_eq!(it.confirmed(), None, "a proof that was given up stays so");
@@ -514,6 +530,7 @@ pub(super) mod tests {
             Outcome::Failed {
                 at: at(0),
                 stage: "auth".into(),
+                server: String::new(),
                 words: String::new(),
                 remedy: String::new(),
                 is_final: true,

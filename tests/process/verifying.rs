@@ -88,6 +88,20 @@ async fn log_and_list_and_verify_say_what_the_server_said_and_no_password() {
         "{verified}"
     );
     assert!(verified.contains("user name and password"), "{verified}");
+    // Whoever only tries the relay is told the same.
+    let told = |verb: &str| -> serde_json::Value {
+        let output = home.cli(&["relay", verb, "own", "--json"]);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str(lines.lines().last().unwrap()).unwrap()
+    };
+    let (by_test, by_mail) = (told("test"), told("verify"));
+    for key in ["relay", "ok", "server", "stage", "text"] {
+        assert_eq!(by_test[key], by_mail[key], "{key}");
+    }
+    assert!(by_test["text"].as_str().unwrap().starts_with("535 "));
+    assert!(by_test["server"].is_string());
+    let (_, tested) = said(&home.cli(&["relay", "test", "own"]));
+    assert!(tested.contains("  at auth: 535"), "{tested}");
     let (_, table) = said(&home.cli(&["relay", "list"]));
     assert!(table.contains("own (default)  test failed"), "{table}");
     assert!(table.contains("failed at auth: 535"), "{table}");

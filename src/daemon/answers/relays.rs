@@ -86,6 +86,7 @@ impl Answers {
             Ok(Ok(verify::Outcome::Sent { .. })) => {}
             Ok(Ok(verify::Outcome::Failed {
                 stage,
+                server,
                 words,
                 remedy,
                 conversation,
@@ -96,6 +97,7 @@ impl Answers {
                 }
                 report.ok = false;
                 report.stage = stage;
+                report.server = Some(server).filter(|it| !it.is_empty());
                 report.text = words;
                 report.remedy = Some(remedy);
             }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::protocol::TraceEvent;
-use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, RecipientStatus, State};
+use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, PastEvent, RecipientStatus, State};
 
 /// Messages that are told of when nobody says how many.
 pub const USUAL_LIMIT: u64 = 1_000;
@@ -92,6 +92,8 @@ fn message(envelope: &Envelope, end: Option<End<'_>>) -> Vec<TraceEvent> {
     let by_hand = |hold: &Hold| hold.reason == HoldReason::Administrator;
     if let State::Held(hold) = &envelope.state
         && !by_hand(hold)
+        // It may have been told already, as one of the things that happened.
+        && !envelope.past.iter().any(|it| it.event == PastEvent::Held && it.at == hold.since)
     {
         events.push(TraceEvent {
             event: "held".into(),
@@ -138,7 +140,7 @@ fn blank(envelope: &Envelope) -> TraceEvent {
 mod tests {
     use super::*;
     use crate::control::describe::tests::envelope;
-    use crate::mail::{Past, PastEvent, Rule};
+    use crate::mail::{Past, Rule};
 
     fn rerouted(rule: Option<Rule>) -> Past {
         Past {
@@ -149,6 +151,29 @@ mod tests {
             note: "by jan to other".into(),
             rule,
         }
+    }
+
+    #[test]
+    fn what_is_held_for_a_hint_was_held_once() {
+        let hold = Hold {
+            reason: HoldReason::Hint,
+            by: "penstock".into(),
+            since: "2026-11-21T12:00:00Z".parse().unwrap(),
+            note: "scripts: found".into(),
+        };
+        let held = |it: &Envelope| {
+            let events = message(it, None);
+            events.iter().filter(|it| it.event == "held").count()
+        };
+        let mut envelope = envelope(State::Held(hold.clone()), Vec::new());
+        assert_eq!(held(&envelope), 1);
+        envelope.remember(Past {
+            event: PastEvent::Held,
+            at: hold.since,
+            rule: None,
+            ..rerouted(None)
+        });
+        assert_eq!(held(&envelope), 1);
     }
 
     #[test]

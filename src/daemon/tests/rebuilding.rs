@@ -103,6 +103,9 @@ fn every(token: &str, id: QueueId) -> Vec<(Request, bool)> {
     ]
 }
 
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A daemon with one relay that refuses connections and must be confirmed.
 struct Running {
     folder: tempfile::TempDir,
@@ -111,6 +114,7 @@ struct Running {
     control: PathBuf,
     confirm: SocketAddr,
     stop: oneshot::Sender<()>,
+    _closed: tokio::net::TcpSocket,
     ended: JoinHandle<Ended>,
 }
 
@@ -118,7 +122,9 @@ impl Running {
     #[allow(clippy::disallowed_methods, reason = "the test waits for it itself")]
     async fn start(relay: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Bound, so that nobody else gets it; and nobody listens.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let config = format!(
             "{LISTENER}[http]\nadmin = \"unix:{}\"\nconfirm = \"127.0.0.1:0\"\n\
              base-url = \"http://127.0.0.1:1\"\n\
@@ -126,7 +132,6 @@ impl Running {
             folder.path().join("http.sock").display(),
             closed.local_addr().unwrap(),
         );
-        drop(closed);
         let daemon = Daemon::start(setup(folder.path(), &config)).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         Self {
@@ -136,6 +141,7 @@ impl Running {
             control: daemon.control().to_owned(),
             confirm: daemon.confirm_address().unwrap(),
             stop,
+            _closed: closed,
             ended: tokio::spawn(daemon.run_until(async {
                 stopped.await.ok();
             })),
@@ -144,6 +150,11 @@ impl Running {
 
     /// The test message that waits, once it is not just being sent.
     async fn test_message(&self) -> (QueueId, String) {
+        let found = tokio::time::timeout(PATIENCE, self.find_test_message());
+        found.await.expect("a test message waits")
+    }
+
+    async fn find_test_message(&self) -> (QueueId, String) {
         loop {
             self.desk
                 .pause("new".into(), "a test".into(), String::new())
@@ -195,7 +206,7 @@ async fn no_request_and_no_page_holds_up_the_delivery_task_while_the_index_is_re
     let held = Event::HoldForHint(vec![(id, "a test".into())]);
     penstock.desk.tell(held).await.unwrap();
     let mended = penstock.desk.mended("new".into());
-    tokio::time::timeout(Duration::from_secs(60), mended)
+    tokio::time::timeout(PATIENCE, mended)
         .await
         .unwrap()
         .unwrap();
@@ -204,7 +215,7 @@ async fn no_request_and_no_page_holds_up_the_delivery_task_while_the_index_is_re
         let mut lines = penstock.send(&request).await;
         if !waits {
             // An error is an answer, too.
-            let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
+            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
             let line = line.unwrap_or_else(|_| panic!("{request:?} is not answered"));
             let line = line
                 .unwrap()
@@ -247,13 +258,17 @@ async fn no_request_and_no_page_holds_up_the_delivery_task_while_the_index_is_re
             "{request:?}: {last}"
         );
     }
-    loop {
-        let message = penstock.spool.envelope(id).await.unwrap().unwrap();
-        if matches!(message.state, State::Held(_)) {
-            break;
+    let held = async {
+        loop {
+            let message = penstock.spool.envelope(id).await.unwrap().unwrap();
+            if matches!(message.state, State::Held(_)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    let held = tokio::time::timeout(PATIENCE, held).await;
+    held.expect("the message is held for the hint");
     penstock.stop.send(()).unwrap();
     assert_eq!(penstock.ended.await.unwrap(), Ended::InGoodOrder);
 }
@@ -280,7 +295,7 @@ async fn a_transaction_that_panics_is_over_and_its_message_is_tried_again_later(
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let messages = tokio::time::timeout(Duration::from_secs(60), waited);
+    let messages = tokio::time::timeout(PATIENCE, waited);
     let messages = messages.await.expect("the message counts as being sent");
     // It counts as an attempt, so the next one waits longer.
     assert_eq!(messages[0].attempts, 1);

@@ -46,6 +46,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// These end the program where nobody reads what it says. Tests may.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 /// The version of the programs.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

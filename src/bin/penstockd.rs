@@ -1,5 +1,8 @@
 //! The daemon's command line.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +14,7 @@ use penstock::daemon;
 /// Runs in the foreground until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 /// Exit status: 0 stopped as asked, 1 failed, 64 wrong arguments, 78 wrong configuration.
 #[derive(Debug, Parser)]
-#[command(name = "penstockd", version = penstock::VERSION_AND_COMMIT)]
+#[command(name = "penstockd", version = penstock::VERSION_AND_COMMIT, max_term_width = 80)]
 struct Arguments {
     /// The configuration; users.toml is found through it.
     #[arg(
@@ -60,7 +63,7 @@ fn manual() -> ExitCode {
     match page.render(&mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("penstockd: cannot write: {error}");
+            writeln!(std::io::stderr(), "penstockd: cannot write: {error}").ok();
             ExitCode::from(1)
         }
     }

@@ -116,6 +116,12 @@ pub fn check(context: &mut Context, args: CheckArgs) -> Outcome {
                 .screen
                 .say("DNS was not asked: [hints] dns = false; or name a server with --dns")?;
         }
+        if asked.message.is_some() && asked.from.is_none() {
+            context.screen.say(&format!(
+                "checked: the content of {}; it has no From, so nothing else",
+                asked.name
+            ))?;
+        }
         for question in &questions {
             context.screen.line(context.screen.look.fit(
                 &format!(

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use super::beside::aside;
 use crate::control::client::ClientError;
 use crate::control::protocol::FailureKind;
 use crate::mail::text::printable;
@@ -73,8 +74,8 @@ impl Trouble {
         let lines = self.message.lines();
         for (place, line) in lines.map(|it| printable(it.as_bytes(), 2_000)).enumerate() {
             match place {
-                0 => eprintln!("{program}: {line}"),
-                _ => eprintln!("{line}"),
+                0 => aside(format!("{program}: {line}")),
+                _ => aside(line),
             }
         }
         self.code

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
+use super::beside::aside;
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::screen::{Look, Tone};
@@ -65,7 +66,7 @@ pub fn explain(context: &mut Context, args: ExplainArgs) -> Outcome {
     }
     let (rules, note) = rules(Rules::beside(context.config_path()))?;
     if let Some(note) = note {
-        eprintln!("penstock: {note}");
+        aside(format!("penstock: {note}"));
     }
     let screen = &mut context.screen;
     for (place, mut said) in bounce::read(text.as_bytes()).into_iter().enumerate() {
@@ -111,8 +112,8 @@ fn text(words: &[String]) -> Result<String, Trouble> {
     match words {
         [only] if only == "-" => {
             if io::stdin().is_terminal() {
-                eprintln!(
-                    "penstock: paste what the server said, or the whole bounce, then press Ctrl-D"
+                aside(
+                    "penstock: paste what the server said, or the whole bounce, then press Ctrl-D",
                 );
             }
             io::stdin()

@@ -5,6 +5,7 @@
 //! the daemon over the control socket ([`crate::control`]); lists are written while they
 //! arrive, so their length costs no memory.
 
+mod beside;
 mod change;
 mod check;
 pub mod config;
@@ -47,6 +48,7 @@ use screen::Screen;
 /// Looks after penstockd: what waits and why, the relays and their limits.
 #[derive(Debug, Parser)]
 #[command(name = "penstock", version = crate::VERSION_AND_COMMIT, disable_help_subcommand = true)]
+#[command(max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

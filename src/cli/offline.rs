@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::beside::aside;
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::queue::List;
@@ -25,10 +26,14 @@ pub fn open(context: &Context, none: ClientError) -> Result<Offline, Trouble> {
     let shown = path.display();
     match Offline::open(&path) {
         Ok(spool) => {
-            eprintln!("penstock: penstockd does not run; this is what {shown} holds");
+            aside(format!(
+                "penstock: penstockd does not run; this is what {shown} holds"
+            ));
             if spool.damaged_records() > 0 {
                 let many = spool.damaged_records();
-                eprintln!("penstock: damaged records that were passed over: {many}");
+                aside(format!(
+                    "penstock: damaged records that were passed over: {many}"
+                ));
             }
             Ok(spool)
         }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use clap::Args;
 
+use super::beside::aside;
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::screen::Tone;
@@ -36,7 +37,7 @@ pub fn route(context: &mut Context, args: RouteArgs) -> Outcome {
             let config = context.configuration()?.config;
             let report = by_configuration(&Directory::new(&config), &address)?;
             if !context.screen.look.json {
-                eprintln!("penstock: penstockd does not run; this is what the configuration says");
+                aside("penstock: penstockd does not run; this is what the configuration says");
             }
             report
         }

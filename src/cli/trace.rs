@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::beside::aside;
 use super::context::Context;
 use super::exit::{Outcome, Trouble};
 use super::offline;
@@ -18,7 +19,7 @@ pub struct TraceArgs {
     #[arg(value_name = "ID|ADDRESS|<MESSAGE-ID>", value_parser = target)]
     target: TraceRequest,
     /// The latest so many messages, at most 10,000 [default: 1000]
-    #[arg(long, short = 'n', value_name = "NUMBER")]
+    #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
@@ -101,7 +102,7 @@ pub fn end(shown: &Shown, asked: Option<u64>) -> Outcome {
         ));
     }
     if let Some(words) = cut_short(shown.messages, asked) {
-        eprintln!("{words}");
+        aside(words);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Where log lines go: to the journal with their fields, or to standard error.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
 use tracing_subscriber::EnvFilter;
@@ -32,6 +33,8 @@ pub fn start(format: Format, level: &str) {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_target(false)
+            // It would say on standard error that standard error cannot be written to.
+            .log_internal_errors(false)
     };
     let journal = (format == Format::Auto && stderr_is_the_journal())
         .then(|| tracing_journald::layer().ok())
@@ -45,13 +48,18 @@ pub fn start(format: Format, level: &str) {
                 tracing_subscriber::fmt::layer()
                     .json()
                     .flatten_event(true)
+                    .log_internal_errors(false)
                     .with_writer(std::io::stderr),
             )
             .try_init(),
         (Format::Auto | Format::Plain, None) => registry.with(plain()).try_init(),
     };
     if let Err(error) = started {
-        eprintln!("penstockd: log lines go nowhere: {error}");
+        writeln!(
+            std::io::stderr(),
+            "penstockd: log lines go nowhere: {error}"
+        )
+        .ok();
     }
     if unparsed {
         tracing::warn!(

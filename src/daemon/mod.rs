@@ -30,7 +30,7 @@ mod traffic;
 mod transaction;
 mod verifying;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -223,7 +223,9 @@ pub fn main(config: &Path) -> ExitCode {
     let failed = |error: &StartError| {
         // A configuration error has many lines: for people, not for fields.
         match error {
-            StartError::Config(problems) => eprintln!("{problems}"),
+            StartError::Config(problems) => {
+                writeln!(std::io::stderr(), "{problems}").ok();
+            }
             other => error!("{other}"),
         }
         ExitCode::from(error.exit_code())

@@ -84,6 +84,12 @@ fn what_is_in_good_order_ends_with_0_and_what_is_not_understood_with_64() {
     let (code, shown, _) = check(&home, &["plain.eml"]);
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains("nothing was found"), "{shown}");
+    fs::write(home.path().join("bare.eml"), "Subject: x\r\n\r\nhello\r\n").unwrap();
+    let (_, shown, _) = check(&home, &["bare.eml"]);
+    assert!(
+        shown.contains("checked: the content of bare.eml; it has no From"),
+        "{shown}"
+    );
     let (code, _, said) = check(&home, &["no-such.eml"]);
     assert_eq!(code, 64);
     assert!(

@@ -477,6 +477,133 @@ async fn sendmail_says_why_it_was_refused() {
     );
 }
 
+#[tokio::test]
+async fn whoever_does_not_listen_gets_the_same_exit_code() {
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let deaf = |mut command: Command| {
+        command.stderr(full().unwrap());
+        command
+    };
+    let folder = TempDir::new().unwrap();
+    let nowhere = folder.path().join("control.sock");
+    let config = folder.path().join("penstock.toml");
+    let text = "default-relay = \"own\"\n[spool]\npath = \"state\"\n\
+                [relays.own]\nserver = \"a.example\"\n";
+    std::fs::write(&config, text).unwrap();
+    std::fs::write(folder.path().join("users.toml"), "").unwrap();
+    let config = config.to_str().unwrap();
+    drop(Spool::open(
+        SpoolOptions::at(folder.path().join("state")),
+        Clock::system(),
+    ));
+    let closed = crate::daemon::free_address().to_string();
+    for (words, code) in [
+        (&["sendmail", "--help"][..], 0),
+        (&["sendmail", "--version"], 0),
+        (&["sendmail", "-i"], 64),
+        (&["sendmail", "--server", &closed, "bob@example.net"], 75),
+        (&["sendmail", "--server", &closed, "-bs"], 75),
+        (&["--help"], 0),
+        (&["nonsense"], 64),
+        (&["status"], 69),
+        (&["config", "check"], 78),
+        (&["queue", "--config", config], 0),
+        (&["trace", "nobody@example.net", "--config", config], 1),
+        (&["route", "jan@example.nl", "--config", config], 0),
+    ] {
+        let mut command = deaf(penstock(&nowhere, words));
+        if matches!(words, ["sendmail", ..]) {
+            command.stdout(full().unwrap());
+        }
+        let output = fed(command, "").await;
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+    }
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_penstockd"));
+    daemon.env_clear().args(["--config", "/nonexistent"]);
+    let output = fed(deaf(daemon), "").await;
+    assert_eq!(output.status.code(), Some(78));
+
+    // In the middle of a transaction the message still counts.
+    let relay = FakeRelay::default().start().await;
+    let address = relay.addr.to_string();
+    let words = [
+        "sendmail",
+        "-v",
+        "-f",
+        "jan@example.nl",
+        "--server",
+        &address,
+        "bob@example.net",
+    ];
+    let output = fed(deaf(penstock(&nowhere, &words)), "hello\n").await;
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(relay.accepted().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_printed_into_a_file_fits_in_80_columns() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let config = path("penstock.toml");
+    std::fs::write(&config, "").unwrap();
+    std::fs::write(path("users.toml"), "").unwrap();
+    std::fs::write(
+        path("main.cf"),
+        "relayhost = [smtp.office365.com]:587\nsmtp_destination_rate_delay = 1s\n\
+         smtp_destination_concurrency_limit = 4\nsmtp_destination_recipient_limit = 50\n",
+    )
+    .unwrap();
+    let import = ["import", "postfix", &path(""), "--config", &config].map(str::to_owned);
+    let mut calls = vec![import.to_vec()];
+    for verb in verbs(&[]) {
+        calls.push(vec![verb.clone(), "--help".to_owned()]);
+        if matches!(verb.as_str(), "relay" | "user" | "import" | "config") {
+            for below in verbs(&[&verb]) {
+                calls.push(vec![verb.clone(), below, "--help".to_owned()]);
+            }
+        }
+    }
+    assert!(calls.len() > 30, "{calls:?}");
+    for call in calls {
+        let words: Vec<&str> = call.iter().map(String::as_str).collect();
+        let output = finished(penstock(Path::new("/nonexistent"), &words)).await;
+        assert_eq!(output.status.code(), Some(0), "{call:?}: {}", err(&output));
+        for line in out(&output).lines() {
+            assert!(line.chars().count() <= 80, "{call:?}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_is_told_with_its_remedy_by_every_verb() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("penstock.toml");
+    std::fs::create_dir(&config).unwrap();
+    let other = folder.path().join("other.toml");
+    std::fs::write(&other, "users = \"penstock.toml\"\n").unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o640)).unwrap();
+    for file in [&config, &other] {
+        for words in [
+            &["relay", "set", "own", "--default"][..],
+            &["user", "add", "jan@example.nl"],
+            &["config", "check"],
+        ] {
+            let mut command = penstock(Path::new("/nonexistent"), words);
+            command.arg("--config").arg(file);
+            let output = finished(command).await;
+            let said = err(&output) + &out(&output);
+            let said: Vec<&str> = said.split_whitespace().collect();
+            let said = said.join(" ");
+            assert_eq!(output.status.code(), Some(78), "{words:?}: {said}");
+            assert!(
+                said.contains("cannot read") && said.contains("correct the path or the file"),
+                "{words:?}: {said}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_daemon_stopped_the_spool_is_read_and_not_changed() {
     let directory = TempDir::new().unwrap();

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
+use unicode_width::UnicodeWidthStr;
 
 use super::Draft;
 use crate::cli::context::Context;
@@ -108,8 +109,14 @@ fn show(
                 Some(b'-') => Tone::Bad,
                 _ => Tone::Faint,
             };
-            let shown = screen.look.tone(tone, &shown);
-            screen.line(format!("  {shown}"))?;
+            // Folded and not cut: it is to be read before it is written.
+            let folded = match (shown.get(..1), shown.width() + 2 > screen.look.width) {
+                (Some(mark), true) => screen.look.marked(&format!("  {mark}"), &shown[1..]),
+                _ => vec![format!("  {shown}")],
+            };
+            for line in folded {
+                screen.line(screen.look.tone(tone, &line))?;
+            }
         }
     }
     for warning in warnings {

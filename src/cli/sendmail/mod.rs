@@ -13,9 +13,10 @@ mod server;
 mod submit;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
+use super::beside::aside;
 use crate::clock::Clock;
 use crate::mail::ReversePath;
 use header::Header;
@@ -65,7 +66,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match options::read(arguments).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => {
-            eprintln!("sendmail: {}", refusal.message);
+            aside(format!("sendmail: {}", refusal.message));
             drain();
             ExitCode::from(refusal.code)
         }
@@ -88,14 +89,19 @@ fn run(options: Options) -> Result<(), Refusal> {
         // There is no alias database to build: newaliases(1) has nothing to do.
         Mode::Aliases => Ok(()),
         Mode::Help => {
-            println!("{HELP}");
+            say(HELP);
             Ok(())
         }
         Mode::Version => {
-            println!("penstock sendmail {}", crate::VERSION_AND_COMMIT);
+            say(&format!("penstock sendmail {}", crate::VERSION_AND_COMMIT));
             Ok(())
         }
     }
+}
+
+/// Says what was asked for; nobody reads it? Then nobody is told.
+fn say(text: &str) {
+    writeln!(io::stdout().lock(), "{text}").ok();
 }
 
 fn deliver(options: &Options) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::input::Message;
 use super::server::Server;
 use super::{DATA_ERROR, IO_ERROR, NO_USER, NOT_ALLOWED, Refusal, TRY_AGAIN, UNAVAILABLE};
+use crate::cli::beside::aside;
 use crate::mail::{Body, ForwardPath, Notify, Ret, ReversePath};
 use crate::smtp::command::{MailCommand, RecipientCommand};
 use crate::smtp::extension::Extensions;
@@ -179,7 +180,7 @@ fn aloud(reply: &Reply) {
     let last = text.lines().count().max(1) - 1;
     for (place, line) in text.split('\n').enumerate() {
         let mark = if place < last { '-' } else { ' ' };
-        eprintln!("{}{mark}{enhanced}{line}", reply.code);
+        aside(format!("{}{mark}{enhanced}{line}", reply.code));
     }
 }
 
@@ -212,7 +213,7 @@ impl Dialogue {
 
     fn say(&mut self, command: &str) -> Result<Reply, Refusal> {
         if self.verbose {
-            eprintln!(">>> {command}");
+            aside(format!(">>> {command}"));
         }
         self.send(format!("{command}\r\n").as_bytes())
             .map_err(broken)?;
@@ -339,7 +340,7 @@ pub fn converse(server: &Server) -> Result<(), Refusal> {
         Ok(stream) => stream,
         Err(refusal) => {
             // A client of SMTP reads replies, not exit codes.
-            println!("421 4.3.2 {}\r", refusal.message);
+            writeln!(io::stdout().lock(), "421 4.3.2 {}\r", refusal.message).ok();
             return Err(refusal);
         }
     };

@@ -225,6 +225,10 @@ fn services(text: &str) -> Vec<(String, Vec<String>)> {
         };
         let mut set = Vec::new();
         while let Some(word) = words.next() {
+            // What stands there are the options of another program.
+            if word.starts_with("argv=") {
+                break;
+            }
             let Some(behind) = word.strip_prefix("-o") else {
                 continue;
             };
@@ -291,6 +295,7 @@ mod tests {
         let text = "# a comment\nsmtp      inet  n - y - - smtpd\n\
             submission inet n - y - - smtpd\n  -o syslog_name=postfix/submission\n\
             \x20 -o smtpd_tls_security_level=encrypt -o { smtpd_banner = two words }\n\
+            spam unix - n n - - pipe\n  user=x argv=/usr/sbin/sendmail -oi -f ${sender}\n\
             relay unix - - y - - smtp\n  -o syslog_name=postfix/$service_name\n\
             out unix - - y - - smtp -o smtp_sasl_password_maps=static:u:geheim -osmtp_bind_address=192.0.2.1\n";
         let own = |service: &str, set: &[&str]| {

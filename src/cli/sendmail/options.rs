@@ -56,26 +56,26 @@ pub struct Options {
 
 /// What `--help` says.
 pub const HELP: &str = "\
-Usage: sendmail [-t] [-i] [-f SENDER] [-F NAME] [-N WHEN] [-R HOW] [-V ENVID] [RECIPIENT...]
+Usage: sendmail [-t] [-i] [-f SENDER] [-F NAME] [OPTION...] [RECIPIENT...]
 
 Reads a message on standard input and gives it to penstockd on this machine.
 
   -t           take the recipients from To, Cc and Bcc; Bcc is removed
   -i, -oi      a line with only a dot does not end the message
-  -f SENDER    who gets reports; <> for nobody [default: the user at this machine]
+  -f SENDER    who gets reports; <> for nobody [default: the calling user]
   -F NAME      the name for a missing From field
-  -N WHEN      never, or a list of success, failure, delay: which reports are wanted
+  -N WHEN      which reports are wanted: never, or success, failure, delay
   -R HOW       full or hdrs: how much of the message a report returns
   -V ENVID     a name for this message in reports
   -B TYPE      7BIT or 8BITMIME
   -bs          speak SMTP on standard input and output
   -v           show what is said to the daemon
-  --server HOST:PORT  where penstockd listens [default: its configuration; 127.0.0.1:2525]
+  --server HOST:PORT  where it listens [default: as configured; 127.0.0.1:2525]
   --config FILE       its configuration [default: /etc/penstock/penstock.toml]
 
 Other options of the classic command are accepted and ignored.
-Exit codes: 0 queued, 64 usage, 65 bad message, 67 recipient refused, 69 refused,
-74 cannot read, 75 try again (no daemon), 77 not allowed.";
+Exit codes: 0 queued, 64 usage, 65 bad message, 67 recipient refused,
+69 refused, 74 cannot read, 75 try again (no daemon), 77 not allowed.";
 
 /// Options that always have a value, in the same word or the next.
 const VALUED: &str = "ABbCDeFfhLMNOopQRrVX";

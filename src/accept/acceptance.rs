@@ -9,7 +9,8 @@ use tracing::{info, warn};
 use crate::mail::header::Header;
 use crate::mail::text::printable;
 use crate::mail::{
-    Body, Envelope, Hold, Mailing, Origin, QueueId, Recipient, RecipientStatus, State,
+    Body, Envelope, Hold, Mailing, Origin, Past, PastEvent, QueueId, Recipient, RecipientStatus,
+    State,
 };
 use crate::smtp::Reply;
 use crate::spool::Content;
@@ -44,6 +45,15 @@ impl Connection {
         });
         envelope.mailing = assignment.mailing;
         if let Some(hold) = assignment.hold.or(hold) {
+            // Once it is released its state tells of no hold any more.
+            envelope.remember(Past {
+                at: hold.since,
+                event: PastEvent::Held,
+                recipient: None,
+                said: None,
+                note: format!("{} by {} {}", hold.reason.name(), hold.by, hold.note),
+                rule: None,
+            });
             envelope.state = State::Held(hold);
         }
         let stored = envelope.clone();

@@ -391,6 +391,19 @@ async fn what_is_found_by_dns_holds_the_mail_that_comes_after() {
     penstock.ask(all).await;
     penstock.until_idle().await;
     assert_eq!(out.count(), 3);
+    // It is told afterwards that it was held, and for what.
+    let told = penstock.ask(json!({"trace": {"id": held}})).await;
+    let events: Vec<&str> = told
+        .iter()
+        .map(|it| it["event"]["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        events,
+        ["accepted", "held", "released", "delivered"],
+        "{told:#?}"
+    );
+    let why = told[1]["event"]["text"].as_str().unwrap();
+    assert!(why.starts_with("hint by penstock same-domain: "), "{why}");
     penstock.stop().await;
 }
 

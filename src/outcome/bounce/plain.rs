@@ -5,6 +5,8 @@ use super::{RECIPIENTS_MAXIMUM, Said};
 
 /// More lines than this are not about one recipient.
 const LINES_MAXIMUM: usize = 12;
+/// Nor are longer ones read to their end.
+const LINE_MAXIMUM_BYTES: usize = 1024;
 
 /// Each recipient that the text names, and the words below.
 pub fn recipients(text: &str) -> Vec<Said> {
@@ -96,6 +98,8 @@ impl<'a> Opening<'a> {
 struct Paragraph {
     recipients: Vec<String>,
     words: Vec<String>,
+    /// Empty ones included.
+    lines: usize,
     indent: usize,
     /// The words belong to the address by their form, not only because they carry a code.
     certain: bool,
@@ -105,12 +109,15 @@ struct Paragraph {
 
 impl Paragraph {
     fn begin(&mut self, opening: Opening<'_>) {
-        self.recipients.push(opening.address.to_owned());
+        if self.recipients.len() < RECIPIENTS_MAXIMUM {
+            self.recipients.push(opening.address.to_owned());
+        }
+        self.lines = 0;
         self.indent = opening.indent;
         self.certain = opening.certain;
         self.apart = false;
         if !opening.words.is_empty() {
-            self.words.push(opening.words.to_owned());
+            self.words.push(cut(opening.words).to_owned());
         }
     }
 
@@ -118,6 +125,10 @@ impl Paragraph {
     fn go_on(&mut self, line: &str) -> bool {
         let trimmed = line.trim();
         if self.recipients.is_empty() || trimmed.starts_with("--") {
+            return false;
+        }
+        self.lines += 1;
+        if self.lines > LINES_MAXIMUM {
             return false;
         }
         if trimmed.is_empty() {
@@ -128,8 +139,8 @@ impl Paragraph {
             let indent = line.len() - line.trim_start().len();
             self.certain |= indent > self.indent;
         }
-        self.words.push(trimmed.to_owned());
-        self.words.len() < LINES_MAXIMUM
+        self.words.push(cut(trimmed).to_owned());
+        true
     }
 
     /// What was said, if a code or status tells that something was.
@@ -150,6 +161,10 @@ impl Paragraph {
             ..said.clone()
         }));
     }
+}
+
+fn cut(line: &str) -> &str {
+    &line[..line.floor_char_boundary(LINE_MAXIMUM_BYTES)]
 }
 
 #[cfg(test)]
@@ -253,6 +268,20 @@ mod tests {
         );
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!((all[0].0.as_str(), all[0].1), ("b@example.org", Some(550)));
+    }
+
+    #[test]
+    fn a_text_made_to_be_expensive_is_cut() {
+        let many = format!(
+            "{}550 {}\n",
+            "<a@example.org>\n".repeat(50_000),
+            "no ".repeat(50_000)
+        );
+        let all = recipients(&many);
+        assert_eq!(all.len(), RECIPIENTS_MAXIMUM);
+        assert!(all[0].text.len() <= LINE_MAXIMUM_BYTES);
+        let far = format!("a@example.org\nwords\n{}550 no\n", "\n".repeat(500_000));
+        assert!(recipients(&far).is_empty());
     }
 
     #[test]

@@ -107,6 +107,27 @@ fn what_is_one_messages_or_one_recipients_trouble_pauses_no_relay() {
             Class::Spam,
         ),
         ("550 host is listed in multi.surbl.org", Class::Blacklisted),
+        (
+            "554 5.7.1 Message rejected. From domain is blacklisted",
+            Class::Blacklisted,
+        ),
+        (
+            "550 5.7.1 domain example.nl is listed by Spamhaus DBL",
+            Class::Blacklisted,
+        ),
+        (
+            "550 User x has received too many messages per day",
+            Class::Temporary,
+        ),
+        ("550 5.2.0 mailbox daily limit exceeded", Class::Refused),
+        (
+            "552 5.3.4 Your message exceeded your account's message size limit",
+            Class::TooLarge,
+        ),
+        (
+            "554 Transaction failed: Recipient count exceeds 50.",
+            Class::TooManyRecipients,
+        ),
         ("550 5.7.1 message authentication failed", Class::Policy),
         ("554 5.7.1 Sender authentication failed", Class::Policy),
     ] {

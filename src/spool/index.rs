@@ -28,7 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{Envelope, HoldReason, QueueId};
+use crate::mail::{Envelope, HoldReason, QueueId, RecipientStatus};
 
 use super::library::Place;
 use super::query::Unreadable;
@@ -362,6 +362,9 @@ impl Index {
             }
             if let Some(old) = &old {
                 state.flows.take(old);
+                if new.is_none() && was_deleted(envelope) {
+                    state.flows.deleted(old.flow);
+                }
                 state.live_bytes = state.live_bytes.saturating_sub(old.footprint);
             }
             if let Some(new) = &new {
@@ -512,6 +515,12 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// Whether nothing else became of a message.
+fn was_deleted(envelope: &Envelope) -> bool {
+    let mut recipients = envelope.recipients.iter();
+    recipients.all(|it| it.status == RecipientStatus::Deleted)
 }
 
 fn new_entry(envelope: &Envelope, flow: u32, place: Place) -> Entry {

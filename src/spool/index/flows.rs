@@ -118,6 +118,14 @@ impl Flows {
         }
     }
 
+    /// A message was deleted: it is none of those that the mailing has behind it.
+    pub fn deleted(&mut self, number: u32) {
+        if let Some(flow) = self.flows.get_mut(&number) {
+            flow.accepted = flow.accepted.saturating_sub(1);
+            self.dirty.insert(number);
+        }
+    }
+
     /// A message's entry is counted.
     pub fn add(&mut self, entry: &Entry) {
         if let Some(flow) = self.flows.get_mut(&entry.flow) {

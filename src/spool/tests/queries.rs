@@ -264,6 +264,27 @@ async fn a_stopped_spool_does_not_show_what_the_next_open_cuts_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_nothing_that_its_mailing_has_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(spool.accept("ann@example.org", 50).await);
+    }
+    spool.finish(&all[0], 1).await;
+    let mut deleted = all[1].clone();
+    deleted.recipients[0].status = RecipientStatus::Deleted;
+    let change = Change {
+        envelope: deleted,
+        by: "jan".into(),
+        reports: Vec::new(),
+    };
+    spool.change(vec![change]).await.unwrap();
+    let flows = spool.flows().await.unwrap();
+    assert_eq!((flows[0].accepted, flows[0].ready.messages), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mailing_that_failed_as_a_whole_does_not_hide_one_retry_behind_it() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path());

@@ -79,9 +79,11 @@ pub fn read(octets: &[u8]) -> Vec<Said> {
             true => plain::recipients(&text),
             false => Vec::new(),
         };
-        return match listed.is_empty() {
-            true => vec![words(&text)],
-            false => listed,
+        // Lists of addresses stand in many a file.
+        let is_bounce = |it: &Said| it.code.is_some() || it.enhanced.is_some();
+        return match listed.iter().any(is_bounce) {
+            true => listed,
+            false => vec![words(&text)],
         };
     }
     let decoded = decoded(octets);
@@ -435,6 +437,20 @@ mod tests {
         let it = super::super::classify(super::super::Rules::compiled_in(), &said[0].refusal());
         assert_eq!(said.len(), 1);
         assert!(!it.is_known(), "{said:?} {it:?}");
+        let users = "users:\n  a@example.nl:\n    relay: own\n  b@example.nl:\n    relay: own\n";
+        let said = read(users.as_bytes());
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(said[0].recipient, "");
+    }
+
+    #[test]
+    fn the_paragraphs_of_a_bounce_are_found_without_its_header_too() {
+        let pasted = "<a@example.org>:\n192.0.2.5 does not like recipient.\n\
+            Remote host said: 550 no such user\n\n\
+            <b@example.org>:\nSorry, no mailbox here by that name. (#5.1.1)\n";
+        let said = read(pasted.as_bytes());
+        let recipients: Vec<_> = said.iter().map(|it| it.recipient.as_str()).collect();
+        assert_eq!(recipients, ["a@example.org", "b@example.org"]);
     }
 
     #[test]

@@ -148,6 +148,7 @@ async fn exit_codes_tell_programs_what_happened() {
         (&["--help"][..], 0),
         (&["--version"], 0),
         (&["queue", "--help"], 0),
+        (&["trace", "-n", "0", "jan@example.nl"], 64),
         (&[], 64),
         (&["quack"], 64),
         (&["show", "not-an-id"], 64),

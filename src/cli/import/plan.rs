@@ -174,8 +174,12 @@ impl Planner<'_> {
         self.read_default(&default);
         match &default {
             ByDefault::Nowhere => {}
-            ByDefault::To("default_transport", _) => self.tell_of_senders(),
-            ByDefault::To(..) | ByDefault::Direct => self.read_senders(),
+            ByDefault::To("default_transport", next_hop) => {
+                self.tell_of_senders();
+                self.read_logins(Some(next_hop), &mut BTreeSet::new());
+            }
+            ByDefault::To(_, next_hop) => self.read_senders(Some(next_hop)),
+            ByDefault::Direct => self.read_senders(None),
         }
         self.read_rest_of_passwords();
         self.read_values();
@@ -271,9 +275,8 @@ impl Planner<'_> {
         }
     }
 
-    fn read_senders(&mut self) {
+    fn read_senders(&mut self, relayhost: Option<&String>) {
         let by_sender = self.main.is_yes("smtp_sender_dependent_authentication");
-        let relayhost = self.main.get("relayhost");
         let mut seen = BTreeSet::new();
         for (sender, next_hop) in self.senders.entries.clone() {
             if !seen.insert(sender.clone()) {
@@ -297,12 +300,17 @@ impl Planner<'_> {
                 self.plan.users.push((sender, Some(name)));
             }
         }
-        // Senders with a login of their own at the relay of everybody.
+        self.read_logins(relayhost, &mut seen);
+    }
+
+    /// Senders with a login of their own at the relay of everybody.
+    fn read_logins(&mut self, relayhost: Option<&String>, seen: &mut BTreeSet<String>) {
+        let by_sender = self.main.is_yes("smtp_sender_dependent_authentication");
         for (sender, _) in self.passwords.entries.clone() {
             if !sender.contains('@') || !seen.insert(sender.clone()) {
                 continue;
             }
-            let Some(relayhost) = relayhost.as_ref().filter(|_| by_sender) else {
+            let Some(relayhost) = relayhost.filter(|_| by_sender) else {
                 self.used.insert(sender.clone());
                 self.plan.left.push(format!(
                     "the login of {sender}: smtp_sender_dependent_authentication is not yes, \

@@ -230,6 +230,19 @@ fn the_next_hop_of_default_transport_counts_more_than_relayhost_and_the_senders(
     }
     let config = written(&mut plan);
     assert!(config.relays["real"].credentials.is_some());
+    // A sender's own login counts there, too.
+    let plan = Postfix::new(&[
+        (
+            "main.cf",
+            "default_transport = smtp:[real.example]:587\nsmtp_sasl_auth_enable = yes\n\
+             smtp_sender_dependent_authentication = yes\n\
+             smtp_sasl_password_maps = hash:/etc/postfix/sasl\n",
+        ),
+        ("sasl", "[real.example]:587 u:p\njan@example.nl jan:q\n"),
+    ])
+    .plan();
+    let jan = ("jan@example.nl".to_owned(), Some("real-jan".to_owned()));
+    assert_eq!(plan.users, [jan]);
     // Without one they count.
     for transport in ["smtp", "relay:", "out:"] {
         let plan = with(transport);

@@ -16,7 +16,7 @@ use penstock::mail::{
     Body, Envelope, ForwardPath, Hold, HoldReason, Mailbox, Mailing, Notify, Origin, QueueId,
     Recipient, RecipientStatus, ReversePath, Rule, State,
 };
-use penstock::spool::{Spool, SpoolOptions};
+use penstock::spool::{Reserve, Spool, SpoolOptions};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
@@ -94,6 +94,14 @@ fn message(place: u64) -> MessageSummary {
         next: None,
         attempts: 0,
         error: None,
+    }
+}
+
+/// A spool that takes mail however full the disk of this machine is.
+fn options(state: &Path) -> SpoolOptions {
+    SpoolOptions {
+        min_free: Reserve::Bytes(0),
+        ..SpoolOptions::at(state)
     }
 }
 
@@ -493,10 +501,8 @@ async fn whoever_does_not_listen_gets_the_same_exit_code() {
     std::fs::write(&config, text).unwrap();
     std::fs::write(folder.path().join("users.toml"), "").unwrap();
     let config = config.to_str().unwrap();
-    drop(Spool::open(
-        SpoolOptions::at(folder.path().join("state")),
-        Clock::system(),
-    ));
+    let state = options(&folder.path().join("state"));
+    drop(Spool::open(state, Clock::system()).unwrap());
     let closed = crate::daemon::free_address().to_string();
     for (words, code) in [
         (&["sendmail", "--help"][..], 0),
@@ -611,7 +617,7 @@ async fn with_the_daemon_stopped_the_spool_is_read_and_not_changed() {
     let state = directory.path().join("state");
     let config = directory.path().join("penstock.toml");
     std::fs::write(&config, "[spool]\npath = \"state\"\n").unwrap();
-    let (spool, _) = Spool::open(SpoolOptions::at(&state), Clock::system()).unwrap();
+    let (spool, _) = Spool::open(options(&state), Clock::system()).unwrap();
     let mut ids = Vec::new();
     for (from, held) in [("jan@uwdomein.nl", false), ("piet@uwdomein.nl", true)] {
         let envelope = waiting(spool.next_id(), from, held);

@@ -160,7 +160,7 @@ impl Office {
             relay,
             timeouts: config.timeouts,
             hostname: config.hostname.clone(),
-            recipients: in_turn(&envelope, grant.recipients as usize),
+            recipients: in_turn(&envelope, grant.recipients as usize, self.clock.now()),
             content: Arc::new(Stored {
                 spool: self.spool.clone(),
                 id,

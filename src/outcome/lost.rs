@@ -24,7 +24,7 @@ pub fn lost(
 ) -> Envelope {
     let mut next = envelope.clone();
     let mut again = false;
-    for place in in_turn(envelope, recipients) {
+    for place in in_turn(envelope, recipients, now) {
         let said = Diagnostic {
             at: now,
             stage: Stage::FinalDot,

@@ -188,14 +188,14 @@ fn is_aside((attempt, verdict): &(&Attempt, Verdict)) -> bool {
 /// The waiting recipients of the next transaction, in turn: those that had none since the
 /// message became due, and of these those never tried first, then those tried longest ago,
 /// so that no part of a message starves behind another.
-pub fn in_turn(envelope: &Envelope, limit: usize) -> Vec<usize> {
+pub fn in_turn(envelope: &Envelope, limit: usize, now: Timestamp) -> Vec<usize> {
     let mut waiting: Vec<_> = envelope
         .waiting()
         .map(|(place, it)| (it.last.as_ref().map(|it| it.at), place))
         .collect();
     waiting.sort();
     let mut turn: Vec<usize> = waiting.into_iter().map(|(_, place)| place).collect();
-    let is_due = |place: &usize| is_due(&envelope.recipients[*place], &envelope.state);
+    let is_due = |place: &usize| is_due(&envelope.recipients[*place], &envelope.state, now);
     if turn.iter().any(is_due) {
         turn.retain(is_due);
     }
@@ -205,8 +205,8 @@ pub fn in_turn(envelope: &Envelope, limit: usize) -> Vec<usize> {
 
 /// Whether a recipient has had no turn since its message became due: whoever was told to
 /// come later is not asked again before that, and whoever waits for the others has waited
-/// long enough.
-fn is_due(recipient: &Recipient, state: &State) -> bool {
+/// long enough. Turns of a time that is still to come were had before the clock was set back.
+fn is_due(recipient: &Recipient, state: &State, now: Timestamp) -> bool {
     match (&recipient.last, state) {
         (None, _) => true,
         (
@@ -214,7 +214,7 @@ fn is_due(recipient: &Recipient, state: &State) -> bool {
             State::Waiting {
                 not_before: Some(due),
             },
-        ) => last.at < *due,
+        ) => last.at < *due || last.at > now,
         (Some(_), _) => false,
     }
 }
@@ -248,10 +248,13 @@ pub fn released_from_hold(envelope: &Envelope, now: Timestamp) -> Envelope {
 }
 
 /// May go at once; one that failed keeps since when, so that waiting for budget from
-/// here on does not count.
+/// here on does not count, and so does one of whose parts some were tried before: all of
+/// them go now.
 pub fn at_once(envelope: &Envelope, now: Timestamp) -> State {
+    let mut waiting = envelope.waiting().map(|(_, it)| it);
+    let in_parts = envelope.waiting().count() > 1 && waiting.any(|it| it.last.is_some());
     State::Waiting {
-        not_before: envelope.first_failure.map(|_| now),
+        not_before: (envelope.first_failure.is_some() || in_parts).then_some(now),
     }
 }
 
@@ -332,6 +335,14 @@ fn state(
         return before.state.clone();
     }
     let progress = this_time(is_decided);
+    // What leaves ahead of its time (as a probe, or because the clock was set back) begins no
+    // round for those who were tried before.
+    let round = match &before.state {
+        State::Waiting {
+            not_before: Some(due),
+        } if *due > now => State::Waiting { not_before: None },
+        other => other.clone(),
+    };
     let kinds: Vec<Verdict> = next
         .waiting()
         .map(|(place, recipient)| {
@@ -343,8 +354,15 @@ fn state(
                     recalled(next, recipient, policy, now)
                 }
                 Some((_, verdict)) => verdict.clone(),
-                None if is_due(recipient, &before.state) => Verdict::Untried { ours: false },
-                None => recalled(next, recipient, policy, now),
+                None if is_due(recipient, &round, now) => Verdict::Untried { ours: false },
+                None => match recalled(next, recipient, policy, now) {
+                    // What was in their way is gone: the relay takes recipients.
+                    Verdict::Wait(_) if progress => Verdict::Untried { ours: false },
+                    Verdict::Retry(it) if progress && it.class == Class::TooManyRecipients => {
+                        Verdict::Untried { ours: false }
+                    }
+                    verdict => verdict,
+                },
             }
         })
         .collect();
@@ -369,7 +387,7 @@ fn state(
         return if failed_again && whole {
             again()
         } else {
-            before.state.clone()
+            round
         };
     }
     match kinds.iter().find_map(|it| match it {

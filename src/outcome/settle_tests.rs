@@ -427,7 +427,7 @@ fn no_part_of_a_message_starves_behind_another() {
     let mut message = envelope(&["a@x.nl", "b@x.nl", "c@x.nl"]);
     let mut tried = Vec::new();
     for step in 0..6 {
-        let part = in_turn(&message, 1);
+        let part = in_turn(&message, 1, at(step));
         tried.push(part[0]);
         let mut one = delivery(at(step), vec![refused(Stage::Recipient, "450 later")]);
         one.attempts[0].recipient = part[0];
@@ -448,7 +448,7 @@ fn once_the_relay_takes_them_all_parts_of_a_message_leave_without_a_pause() {
     let mut asked = Vec::new();
     while !message.is_finished() {
         now = later_than(&message).unwrap_or(now).max(now);
-        let part = in_turn(&message, 2);
+        let part = in_turn(&message, 2, now);
         let result = |_| match now < at(1) {
             true => refused(Stage::Recipient, "451 4.7.1 greylisted"),
             false => taken(),
@@ -467,6 +467,78 @@ fn once_the_relay_takes_them_all_parts_of_a_message_leave_without_a_pause() {
     assert_eq!(asked, [first, second].concat());
 }
 
+/// The next part of a message, and what the relay said to each of its recipients.
+fn part(
+    message: &Envelope,
+    limit: usize,
+    now: Timestamp,
+    said: impl Fn(usize) -> Result<Reply, RelayError>,
+) -> Envelope {
+    let places = in_turn(message, limit, now);
+    let mut some = delivery(now, (0..places.len()).map(&said).collect());
+    for (attempt, place) in some.attempts.iter_mut().zip(places) {
+        attempt.recipient = place;
+    }
+    settled(message, &some, now).envelope
+}
+
+#[test]
+fn who_was_one_too_many_goes_at_once_though_others_go_before() {
+    let places: Vec<String> = (0..12).map(|it| format!("r{it}@x.nl")).collect();
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    let mut message = envelope(&places);
+    // The relay takes five at a time, and we would send ten.
+    for _ in 0..4 {
+        assert_eq!(later_than(&message), None, "at once");
+        message = part(&message, 10, at(0), |place| match place < 5 {
+            true => taken(),
+            false => refused(Stage::Recipient, "452 4.5.3 Too many recipients"),
+        });
+    }
+    assert!(message.is_finished(), "{message:?}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_neither_hurries_one_part_nor_starves_the_other() {
+    let later = |_| refused(Stage::Recipient, "451 4.7.1 greylisted");
+    let day = 24 * 60;
+    let mut message = envelope(&["a@x.nl", "b@x.nl"]);
+    message = part(&message, 1, at(2 * day), later);
+    message = part(&message, 1, at(2 * day), later);
+    // A day back: what was due then is tried now, and not every minute from now on.
+    let mut asked = [0, 0];
+    let mut now = at(day);
+    for _ in 0..9 {
+        let places = in_turn(&message, 1, now);
+        asked[places[0]] += 1;
+        message = part(&message, 1, now, later);
+        let next = later_than(&message).unwrap_or(now);
+        assert!(next <= at(day + 60 * 8), "{message:?}");
+        now = next.max(now);
+    }
+    // Ahead of its time the one, then both in each round.
+    assert_eq!(asked, [1 + 4, 4], "{message:?}");
+    assert!(now > at(day + 4), "{now}");
+}
+
+#[test]
+fn all_parts_of_a_message_that_was_held_leave_when_it_is_released() {
+    let mut message = envelope(&["a@x.nl", "b@x.nl", "c@x.nl"]);
+    for _ in 0..3 {
+        message = part(&message, 1, at(0), |_| {
+            refused(Stage::Recipient, "550 5.7.1 relaying denied")
+        });
+    }
+    assert_eq!(held(&message), Some(HoldReason::RelayingDenied));
+    message = released_from_hold(&message, at(60));
+    for _ in 0..3 {
+        let next = later_than(&message);
+        assert!(next.is_none_or(|it| it <= at(60)), "{message:?}");
+        message = part(&message, 1, at(60), |_| taken());
+    }
+    assert!(message.is_finished(), "{message:?}");
+}
+
 #[test]
 fn too_many_recipients_beside_some_that_were_taken_is_no_failure() {
     let too_many = || refused(Stage::Recipient, "452 4.5.3 Too many recipients");
@@ -475,7 +547,7 @@ fn too_many_recipients_beside_some_that_were_taken_is_no_failure() {
         let mut results = vec![taken()];
         results.extend((0..left).map(|_| too_many()));
         let mut part = delivery(at(0), results);
-        let places = in_turn(&message, 9);
+        let places = in_turn(&message, 9, at(0));
         for (attempt, place) in part.attempts.iter_mut().zip(places) {
             attempt.recipient = place;
         }
@@ -505,7 +577,7 @@ fn a_relay_that_takes_one_recipient_at_a_time_is_not_asked_without_end() {
     let mut message = envelope(&["a@x.nl", "b@x.nl"]);
     let mut tried = Vec::new();
     while later_than(&message).is_none() {
-        let places = in_turn(&message, 9);
+        let places = in_turn(&message, 9, at(0));
         tried.push(places[0]);
         assert!(tried.len() < 9, "{tried:?}");
         let later = refused(Stage::Recipient, "450 4.7.1 greylisted");

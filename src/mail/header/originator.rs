@@ -133,7 +133,7 @@ impl Gathering {
         });
         // Without an @ no program finds a person in it. With one, another program might.
         if let Err(error) = &sender
-            && body.contains(&b'@')
+            && may_name_somebody(body)
         {
             self.error.get_or_insert(error.clone());
         }
@@ -208,7 +208,7 @@ pub fn mailbox_list(field: &'static str, body: &[u8]) -> Result<Vec<Mailbox>, Fr
         return Err(parser.error("a group does not end with a semicolon"));
     }
     // A lenient program would look for an address in the name of an empty group.
-    let names_nobody = has_group && !text.contains(&b'@');
+    let names_nobody = has_group && !may_name_somebody(&text);
     if found.is_empty() && !names_nobody {
         return Err(FromError::Count {
             field,
@@ -470,6 +470,12 @@ fn is_plain_in_quotes(letter: char) -> bool {
     letter == ' ' || letter == '.' || is_atom_octet(letter as u8)
 }
 
+/// Whether a program could find an address in it that we did not: an `@`, in letters or in
+/// an encoded-word (RFC 2047).
+fn may_name_somebody(text: &[u8]) -> bool {
+    text.contains(&b'@') || text.windows(2).any(|it| it == b"=?")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -618,6 +624,8 @@ mod tests {
             assert_eq!(list(text), Ok(Vec::new()), "{text}");
         }
         assert_eq!(identity("From: undisclosed:;\r\n\r\n"), Ok(None));
+        // What is decoded would be somebody.
+        assert!(list("=?utf-8?Q?jan=40example.nl?=:;").is_err());
     }
 
     #[test]
@@ -636,6 +644,8 @@ mod tests {
         }
         assert!(identity("Sender: jan@b.c x\r\nFrom: a@b.c\r\n\r\n").is_err());
         assert!(identity("Sender: x\r\nSender: y\r\nFrom: a@b.c\r\n\r\n").is_err());
+        let encoded = "Sender: =?utf-8?Q?jan=40b.c?=\r\nFrom: a@b.c\r\n\r\n";
+        assert!(identity(encoded).is_err());
     }
 
     #[test]

@@ -139,6 +139,9 @@ async fn objection(dns: &dyn Dns, domain: &Domain, relay: &Relay, text: &str) ->
         if walk.lookups > LOOKUPS_MAXIMUM {
             return Some(format!("it would need {} look-ups", walk.lookups));
         }
+        if walk.voids.len() > VOIDS_MAXIMUM {
+            return Some(format!("{} of its look-ups find nothing", walk.voids.len()));
+        }
     }
     match examined.standing {
         Standing::Missing(what) => Some(what),

@@ -135,7 +135,8 @@ pub fn extended(walk: &Walk, addition: &Addition) -> Proposal {
     kept.retain(|term| {
         let loops = leads_to(term, &walk.domain);
         if loops {
-            lookups -= 1;
+            // Behind an `all` it was never asked for.
+            lookups = lookups.saturating_sub(1);
             notes.push(format!("{term} is left out: the record leads to itself."));
         }
         !loops
@@ -158,7 +159,7 @@ pub fn extended(walk: &Walk, addition: &Addition) -> Proposal {
         for term in walk.terms.iter().filter(|it| it.void) {
             if let Some(place) = kept.iter().position(|it| *it == term.text) {
                 kept.remove(place);
-                lookups -= term.lookups;
+                lookups = lookups.saturating_sub(term.lookups);
                 notes.push(format!("{} is left out: it finds nothing.", term.text));
             }
         }
@@ -235,7 +236,7 @@ fn by_address(
             networks.join(" ")
         ));
         kept.splice(place..=place, networks);
-        lookups -= term.lookups;
+        lookups = lookups.saturating_sub(term.lookups);
     }
     lookups
 }

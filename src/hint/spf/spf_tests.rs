@@ -365,6 +365,13 @@ async fn all_findings_about_a_record_offer_one_record_and_it_has_nothing_against
             &["spf-syntax", "spf-relay-missing"],
             "v=spf1 ip4:192.0.2.1 include:spf.relay.example",
         ),
+        // Nobody ever asks for what stands behind all.
+        (
+            "v=spf1 -all include:a.example".to_owned(),
+            by_address,
+            &["spf-relay-missing"],
+            "v=spf1 ip4:198.51.100.7 -all",
+        ),
         // Everybody may send, and so may the relay.
         (
             "v=spf1 +all".to_owned(),

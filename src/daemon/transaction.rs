@@ -17,8 +17,7 @@ use crate::mail::{
 };
 use crate::oauth::Tokens;
 use crate::outcome::report::HEADER_MAXIMUM_BYTES;
-use crate::outcome::settle::in_turn;
-use crate::outcome::{Health, Policy, Report, Rules, Settlement, report, settle};
+use crate::outcome::{Health, Policy, Report, Rules, Settlement, in_turn, report, settle};
 use crate::relay::{Blocks, Boxed, Delivery, Job, Pool, Transcript};
 use crate::release::Grant;
 use crate::spool::{Content, ContentReader, Released, Settled, Spool, SpoolError};

@@ -6,8 +6,8 @@ use crate::config::Retry;
 use crate::mail::{Diagnostic, Envelope, Hold, HoldReason, Past, PastEvent, Stage, State};
 
 use super::backoff;
-use super::settle::in_turn;
 use super::spells::{between, later};
+use super::turns::in_turn;
 
 const WORDS: &str =
     "a mistake of Penstock ended the transaction, see its log: it may have been delivered";

@@ -27,6 +27,9 @@ mod settlement;
 mod spells;
 #[cfg(test)]
 mod testing;
+mod turns;
+#[cfg(test)]
+mod turns_tests;
 mod verdict;
 
 pub use classify::{classify, classify_error};
@@ -38,4 +41,5 @@ pub use report::{Report, ReportKind};
 pub use rules::{Rules, RulesError};
 pub use settle::settle;
 pub use settlement::{Released, Settlement, Suspicion, Trouble};
+pub use turns::in_turn;
 pub use verdict::classify_again;

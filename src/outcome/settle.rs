@@ -19,6 +19,7 @@ use super::policy::Policy;
 use super::report::{Item, Report, ReportKind};
 use super::settlement::{Released, Settlement, Suspicion, Trouble};
 use super::spells::{between, later};
+use super::turns::is_due;
 use super::verdict::{
     FIRST_AWAY, Verdict, WORDS_MAXIMUM, classify_again, diagnostic, judge_all, may_end, recalled,
 };
@@ -183,40 +184,6 @@ fn is_decided(verdict: &Verdict) -> bool {
 /// next probe had better be another message.
 fn is_aside((attempt, verdict): &(&Attempt, Verdict)) -> bool {
     matches!(verdict, Verdict::Wait(_)) && attempt.stage >= Stage::Mail
-}
-
-/// The waiting recipients of the next transaction, in turn: those that had none since the
-/// message became due, and of these those never tried first, then those tried longest ago,
-/// so that no part of a message starves behind another.
-pub fn in_turn(envelope: &Envelope, limit: usize, now: Timestamp) -> Vec<usize> {
-    let mut waiting: Vec<_> = envelope
-        .waiting()
-        .map(|(place, it)| (it.last.as_ref().map(|it| it.at), place))
-        .collect();
-    waiting.sort();
-    let mut turn: Vec<usize> = waiting.into_iter().map(|(_, place)| place).collect();
-    let is_due = |place: &usize| is_due(&envelope.recipients[*place], &envelope.state, now);
-    if turn.iter().any(is_due) {
-        turn.retain(is_due);
-    }
-    turn.truncate(limit);
-    turn
-}
-
-/// Whether a recipient has had no turn since its message became due: whoever was told to
-/// come later is not asked again before that, and whoever waits for the others has waited
-/// long enough. Turns of a time that is still to come were had before the clock was set back.
-fn is_due(recipient: &Recipient, state: &State, now: Timestamp) -> bool {
-    match (&recipient.last, state) {
-        (None, _) => true,
-        (
-            Some(last),
-            State::Waiting {
-                not_before: Some(due),
-            },
-        ) => last.at < *due || last.at > now,
-        (Some(_), _) => false,
-    }
 }
 
 /// A message that waits, perhaps for a paused relay, and whose sender must be told by

@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::pause::Health;
+use super::policy::Policy;
+use super::rules::Rules;
+use super::settle::settle;
+use super::settlement::Settlement;
 use crate::config::Retry;
 use crate::mail::{
-    Body, Envelope, ForwardPath, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
+    Body, Envelope, ForwardPath, HoldReason, Mailbox, Mailing, Notify, Origin, QueueId, Recipient,
     RecipientStatus, ReversePath, Rule, Stage, State,
 };
 use crate::relay::{Attempt, Delivery, RelayError};
@@ -130,5 +135,35 @@ pub(super) fn delivery(now: Timestamp, results: Vec<Result<Reply, RelayError>>) 
         attempts,
         server: "mx.relay.example [192.0.2.7]:587".into(),
         dsn_passed_on: false,
+    }
+}
+
+pub(super) fn settled(envelope: &Envelope, delivery: &Delivery, now: Timestamp) -> Settlement {
+    settle(envelope, delivery, &policy(&Health::default()), now, 0.5)
+}
+
+pub(super) fn policy(health: &Health) -> Policy<'_> {
+    Policy {
+        retry: &RETRY,
+        rules: Rules::compiled_in(),
+        health,
+    }
+}
+
+pub(super) fn statuses(envelope: &Envelope) -> Vec<RecipientStatus> {
+    envelope.recipients.iter().map(|it| it.status).collect()
+}
+
+pub(super) fn held(envelope: &Envelope) -> Option<HoldReason> {
+    match &envelope.state {
+        State::Held(hold) => Some(hold.reason),
+        State::Waiting { .. } => None,
+    }
+}
+
+pub(super) fn later_than(envelope: &Envelope) -> Option<Timestamp> {
+    match envelope.state {
+        State::Waiting { not_before } => not_before,
+        State::Held(_) => None,
     }
 }

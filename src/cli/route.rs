@@ -12,7 +12,7 @@ use super::screen::Tone;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Item, RelayState, Request, RouteReport};
 use crate::mail::Mailbox;
-use crate::mail::header::originator::mailbox_list;
+use crate::mail::header::mailbox_list::mailbox_list;
 use crate::mail::header::{HEADER_MAXIMUM, Header};
 use crate::route::Directory;
 

@@ -5,6 +5,7 @@
 //! that two programs could read as two people is nobody's. Everything else is read
 //! leniently, because nothing in the message is ever changed.
 
+pub mod mailbox_list;
 pub mod originator;
 pub mod trace;
 
